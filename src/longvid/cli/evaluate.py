@@ -1,0 +1,122 @@
+"""`longvid evaluate --sprites`: make videos of prompts that training never saw, and read them back from the pixels."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from longvid.cli.parser import Parser, at_least, one_of, say
+from longvid.cli.request import DEFAULT_MODEL
+
+ABOUT = """\
+The judge reads colour, shape, background, motion and identity from the pixels of videos of held-out
+prompts. Beside every figure stand the number it was measured on, its 95 % interval, the bar, the level
+of chance, and what the judge says of drawn videos and of the model's own reconstruction of them.
+"""
+EXAMPLES = """\
+examples:
+  longvid evaluate --sprites
+  longvid evaluate --sprites longvid/art-v-tiny --num-prompts 200 --long-prompts 40 --json report.json
+  longvid evaluate --sprites my-model/ --part vae
+"""
+PARTS = ("video", "vae")
+
+
+def make_parser(prog: str, summary: str) -> Parser:
+    """The parser of `longvid evaluate`."""
+    parser = Parser(prog=prog, description=f"longvid evaluate: {summary}.\n\n{ABOUT}", epilog=EXAMPLES)
+    parser.add_argument("--sprites", metavar="MODEL", nargs="?", const=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
+    parser.add_argument("--part", type=one_of(PARTS), default="video", help="video (default) or vae, its autoencoder")
+    parser.add_argument("--num-prompts", metavar="N", type=at_least(1), default=200, help="default: 200")
+    parser.add_argument("--num-frames", metavar="N", type=at_least(16), default=64, help="default: 64")
+    parser.add_argument("--long-prompts", metavar="N", type=at_least(0), default=0, help="as many long videos as well")
+    parser.add_argument("--long-frames", metavar="N", type=at_least(16), default=256, help="default: 256")
+    parser.add_argument(
+        "--batch-size", metavar="N", type=at_least(1), default=8, help="videos side by side; default: 8"
+    )
+    parser.add_argument("--seed", metavar="S", type=at_least(0), default=0, help="default: 0")
+    parser.add_argument("--device", metavar="NAME", default=None, help="default: cuda where there is one")
+    parser.add_argument("--json", metavar="FILE", help="write the report, every prompt included, to a file")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Measure, print the table, write the report."""
+    parser.check_unknown(rest)
+    if rest:
+        parser.error(f"expected options only; got {rest[0]!r}")
+    if arguments.sprites is None:
+        parser.error("expected --sprites [MODEL], the built-in world and the model to measure")
+    if arguments.json:
+        _check_writable(Path(arguments.json))
+    from longvid.pipelines.sources import local_source
+
+    local_source(arguments.sprites)
+    report = _measure(arguments)
+    from longvid.sprites.report import format_report
+
+    print(format_report(report))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        say(f"{arguments.json}: the whole report", quiet=arguments.quiet)
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    from longvid.cli.load import load_pipeline, quiet_libraries
+    from longvid.sprites.evaluate import evaluate_pipeline, evaluate_vae
+
+    if not arguments.debug:
+        quiet_libraries()
+    say(f"loading {arguments.sprites} ...", quiet=arguments.quiet)
+    pipe = load_pipeline(arguments.sprites, device=arguments.device)
+    if arguments.part == "vae":
+        report = evaluate_vae(pipe.vae, seed=arguments.seed)
+    else:
+        with _Bar(quiet=arguments.quiet) as bar:
+            report = evaluate_pipeline(
+                pipe,
+                num_prompts=arguments.num_prompts,
+                num_frames=arguments.num_frames,
+                long_prompts=min(arguments.long_prompts, arguments.num_prompts),
+                long_frames=arguments.long_frames,
+                batch_size=arguments.batch_size,
+                seed=arguments.seed,
+                progress=bar.show,
+            )
+    return {**report, "model": {"name": arguments.sprites, "fingerprint": pipe.fingerprint()}}
+
+
+class _Bar:
+    """A progress bar that is told how many of how many prompts are done."""
+
+    def __init__(self, *, quiet: bool):
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=1, unit="video", disable=quiet, file=sys.stderr, dynamic_ncols=True)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def show(self, done: int, total: int) -> None:
+        """Move to `done` of `total`."""
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+
+def _check_writable(path: Path) -> None:
+    existed = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise ValueError(f"--json: cannot write {str(path)!r}: {error.strerror}") from error
+    if not existed:
+        path.unlink()

@@ -1,0 +1,87 @@
+"""`longvid generate`: a prompt in, a video file and its record out; frames are written as they are made."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from longvid.cli.generate_options import make_parser, option_values
+from longvid.cli.interrupts import Interrupts
+from longvid.cli.job import Job
+from longvid.cli.output_paths import check_outputs, free_name
+from longvid.cli.parser import Parser
+from longvid.cli.request import GenerateSettings, read_record
+from longvid.cli.settings import merge_settings, split_overrides
+
+__all__ = ["make_parser", "run"]
+
+
+def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Make the video; what can be checked is checked before the model is loaded."""
+    parser.check_unknown(rest)
+    settings = _read_settings(arguments, [*arguments.words, *rest])
+    if not settings.prompt:
+        parser.error('expected a prompt, such as "a red circle moving right"')
+    paths = check_outputs(settings.output)
+    settings.call_arguments()
+    image = _open_image(settings.image)
+    _check_sources(settings)
+    earlier = read_record(arguments.from_json) if arguments.from_json else None
+    with Interrupts() as interrupts:
+        job = Job(settings, paths, interrupts, quiet=arguments.quiet, debug=arguments.debug)
+        job.load(image, earlier)
+        code = job.make()
+    if arguments.json:
+        print(json.dumps(job.record.values, indent=2, ensure_ascii=False))
+    elif not arguments.quiet:
+        print(job.summary())
+    return code
+
+
+def _read_settings(arguments: argparse.Namespace, words: Sequence[str]) -> GenerateSettings:
+    prompts, overrides = split_overrides(words)
+    options = option_values(arguments)
+    if prompts:
+        options["prompt"] = prompts
+    base = None
+    if arguments.from_json:
+        base = dict(read_record(arguments.from_json)["settings"])
+        output = dict(base["output"])
+        path = Path(output["path"] or "video.mp4")
+        output |= {"path": str(free_name(path)), "contact_sheet": None, "show_masks": None}
+        base["output"] = output
+    settings = merge_settings(GenerateSettings, base=base, file=arguments.config, overrides=overrides, options=options)
+    settings.prompt = [settings.prompt] if isinstance(settings.prompt, str) else settings.prompt
+    if not (isinstance(settings.prompt, list) and all(isinstance(text, str) for text in settings.prompt)):
+        raise ValueError(f"prompt must be a text or a list of texts; got {settings.prompt!r}")
+    settings.seed = secrets.randbelow(2**32) if settings.seed is None else settings.seed
+    if not 0 <= settings.seed < 2**63:
+        raise ValueError(f"seed must lie in [0, 2^63); got {settings.seed}")
+    settings.image = str(Path(settings.image).resolve()) if settings.image else None
+    settings.video = str(Path(settings.video).resolve()) if settings.video else None
+    return settings
+
+
+def _open_image(path: str | None) -> Any:
+    if path is None:
+        return None
+    from PIL import Image
+
+    try:
+        return Image.open(path).convert("RGB")
+    except FileNotFoundError as error:
+        raise ValueError(f"--image: there is no file {path}") from error
+    except Exception as error:  # PIL raises many kinds for damaged files
+        raise ValueError(f"--image: {path} is damaged or not an image") from error
+
+
+def _check_sources(settings: GenerateSettings) -> None:
+    from longvid.pipelines.sources import local_source
+
+    local_source(settings.model)
+    if settings.video is not None and not Path(settings.video).exists():
+        raise ValueError(f"--video: there is no file {settings.video}")

@@ -1,0 +1,38 @@
+"""A model for a command: loaded in silence, on a device that is there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def load_pipeline(model: str, *, device: str | None = None, dtype: str = "float32") -> Any:
+    """Load a pipeline and move it to its device, CUDA where there is one unless told.
+
+    Raises:
+        ValueError: if the device cannot be used here, or there is no such model.
+    """
+    import torch
+
+    from longvid import LongVideoPipeline
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
+        raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    pipe = LongVideoPipeline.from_pretrained(model, dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def quiet_libraries() -> None:
+    """Keep notes and loading bars of diffusers and transformers off the terminal."""
+    import warnings
+
+    warnings.simplefilter("ignore")
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

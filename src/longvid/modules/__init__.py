@@ -1,0 +1,20 @@
+"""What is learned: networks that extend diffusers' own and, freshly built, leave them as they were."""
+
+from .anchored_unet import AnchoredUNet
+from .counting import count_multiply_adds, count_parameters
+from .masked_diffusion import MaskedDiffusionModel, MaskedDiffusionOutput, static_noise
+from .paper_sizes import PAPER_MASK_NETWORK, PAPER_UNET
+from .reference_conditions import EncodedConditions, ReferenceConditions
+
+__all__ = [
+    "PAPER_MASK_NETWORK",
+    "PAPER_UNET",
+    "AnchoredUNet",
+    "EncodedConditions",
+    "MaskedDiffusionModel",
+    "MaskedDiffusionOutput",
+    "ReferenceConditions",
+    "count_multiply_adds",
+    "count_parameters",
+    "static_noise",
+]

@@ -1,0 +1,1 @@
+"""Pipelines: one class per method, all of them a `LongVideoPipeline`."""

@@ -1,0 +1,210 @@
+"""The outer loop that every method shares: check, encode, plan, then window by window denoise, decode and hand out."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from longvid.pipelines.checks import check_callback_tensors, check_request, check_resume
+from longvid.pipelines.output import LongVideoPipelineOutput, package
+from longvid.pipelines.request import VideoRequest, collects, streams
+from longvid.pipelines.seeding import draw_keys, window_generator
+from longvid.pipelines.text_pipeline import TextPipeline
+from longvid.video.codec import decode_video
+from longvid.video.state import StreamState, VideoChunk
+from longvid.video.windows import Window
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+Generator = torch.Generator | list[torch.Generator]
+
+
+class LongVideoPipeline(TextPipeline):
+    """Makes videos of any length, window by window, in constant memory.
+
+    `stream` yields a `VideoChunk` per window; calling the pipeline collects the chunks and gives the same bits. A
+    method is a subclass that fills the hooks `check_inputs`, `encode_conditions`, `plan`, `predictor`, `given`,
+    `first_context` and `next_context`, and names its request (`stream = streams(MyRequest)`,
+    `__call__ = collects(MyRequest)`).
+
+    Components every method has: `vae`, `text_encoder`, `tokenizer`, `scheduler`, `unet`.
+    """
+
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "prediction"]
+    method_defaults: ClassVar[dict[str, Any]] = {"num_frames": 16, "num_inference_steps": 50, "guidance_scale": 7.5}
+
+    stream = streams(VideoRequest)
+    __call__ = collects(VideoRequest)
+
+    # --- hooks of a method -------------------------------------------------------------------------------------------
+
+    def check_inputs(self, request: VideoRequest) -> VideoRequest:
+        """Fill the defaults in and refuse what cannot be made.
+
+        Raises:
+            ValueError: naming what was expected and what came.
+        """
+        defaults = {**self.method_defaults, **self._default_size(), **(self.config.get("call_defaults") or {})}
+        default_num_frames = defaults.pop("num_frames")
+        request = request.with_defaults(defaults).laid_out(default_num_frames)
+        check_request(
+            request,
+            size_multiple=self.size_multiple,
+            latent_factor=self.vae_scale_factor,
+            latent_channels=self.latent_channels,
+        )
+        check_callback_tensors(request.callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        if request.resume is not None:
+            check_resume(request.resume, request, self.known_fingerprint())
+        return request
+
+    def encode_conditions(self, request: VideoRequest) -> Any:
+        """Encode text and images once, on the device; what comes back goes to the other hooks as `conditions`."""
+        raise NotImplementedError
+
+    def plan(self, request: VideoRequest) -> Sequence[Window]:
+        """Cut the frames into windows, lazily."""
+        raise NotImplementedError
+
+    def predictor(
+        self,
+        window: Window,
+        state: StreamState,
+        conditions: Any,
+        *,
+        generator: Generator,
+        extras: dict[str, list[Tensor]],
+    ) -> Predict:
+        """Give `predict(sample, timestep) -> prediction` for one window; sample (B, C, F, h, w).
+
+        Tensors (B, F, ...) that it appends to lists in `extras`, one per evaluation, go out with the chunk, stacked.
+        """
+        raise NotImplementedError
+
+    def given(self, window: Window, conditions: Any, *, generator: Generator) -> Tensor | None:
+        """Give the latents of a window that needs no denoising, such as a user's first frame, else None."""
+        return None
+
+    def first_context(self, conditions: Any) -> dict[str, Tensor]:
+        """Give the context of the first window."""
+        return {}
+
+    def next_context(self, window: Window, state: StreamState, conditions: Any, latents: Tensor) -> dict[str, Tensor]:
+        """Give the tensors that the next window needs, of constant size, from the finished window's latents."""
+        raise NotImplementedError
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def generate(self, request: VideoRequest) -> Iterator[VideoChunk]:
+        """Check a request and start its stream; the keys of its noise are drawn here."""
+        request = self.check_inputs(request)
+        keys = draw_keys(request.generator) if request.resume is None else request.resume.keys
+        self._interrupt, self._device = False, self._execution_device
+        return self._windows(request, keys)
+
+    def collect(self, request: VideoRequest) -> LongVideoPipelineOutput | tuple:
+        """Make all frames of a request and package them."""
+        if request.num_frames == math.inf:
+            raise ValueError("num_frames=math.inf has no last frame to collect; use stream")
+        on_host = request.output_type in ("np", "pil")
+        frames, masks = [], []
+        for chunk in self.generate(request):
+            frames.append(chunk.frames.cpu() if on_host else chunk.frames)
+            masks.append(chunk.extras.get("masks"))
+        if not frames:
+            raise ValueError("nothing is left to make: the saved state lies at the end of the video")
+        known = [mask for mask in masks if mask is not None]
+        filled = [torch.zeros_like(known[0]) if mask is None else mask for mask in masks] if known else []
+        joined = torch.cat(filled, dim=2) if filled else None
+        output = LongVideoPipelineOutput(package(torch.cat(frames, dim=2), request.output_type), joined)
+        return output if request.return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def _windows(self, request: VideoRequest, keys: tuple[int, ...]) -> Iterator[VideoChunk]:
+        try:
+            conditions = self.encode_conditions(request)
+            state = request.resume or StreamState(0, self.first_context(conditions), keys, self.known_fingerprint())
+            windows = self.plan(request)
+            with self._frame_bar(request, windows, state) as bar:
+                for window in windows[state.next_window :]:
+                    chunk = self._make_chunk(window, state, conditions, request)
+                    state = chunk.state
+                    bar.update(chunk.frames.shape[2])
+                    if request.callback_on_chunk_end is not None:
+                        request.callback_on_chunk_end(self, window.index, chunk)
+                    yield chunk
+                    if self.interrupt:
+                        return
+        finally:  # also when the consumer stops early
+            self.maybe_free_model_hooks()
+
+    def _make_chunk(self, window: Window, state: StreamState, conditions: Any, request: VideoRequest) -> VideoChunk:
+        """Make one window: noise, denoise, decode its new frames."""
+        generator = window_generator(state.keys, window.index)
+        self._guidance_scale = request.guidance_scale
+        self.scheduler.set_timesteps(request.num_inference_steps, device=self._device)
+        extras: dict[str, list[Tensor]] = {}
+        latents = self.given(window, conditions, generator=generator)
+        if latents is None:
+            noise = self.prepare_noise(window, request, generator)
+            predict = self.predictor(window, state, conditions, generator=generator, extras=extras)
+            latents = self.denoise(predict, noise, request, generator)
+        if not self.interrupt:  # an interrupted window is made again when the stream goes on from its state
+            context = self.next_context(window, state, conditions, latents)
+            state = StreamState(window.index + 1, context, state.keys, state.fingerprint)
+        stacked = {name: torch.stack(values, dim=1) for name, values in extras.items()}
+        return VideoChunk(self._frames(latents[:, :, window.keep], request), window.new.start, state, stacked)
+
+    def prepare_noise(self, window: Window, request: VideoRequest, generator: Generator) -> Tensor:
+        """Draw a window's starting noise, or cut it out of the given latents: (B, C, F, h, w), float32."""
+        device = self._device
+        if request.latents is not None:
+            return request.latents[:, :, window.frames].to(device, torch.float32)
+        height, width = (size // self.vae_scale_factor for size in request.size)
+        shape = (request.batch_size, self.latent_channels, window.stop - window.start, height, width)
+        return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+
+    def denoise(self, predict: Predict, noise: Tensor, request: VideoRequest, generator: Generator) -> Tensor:
+        """Run the scheduler over one window, whatever scheduler it is; its timesteps are set."""
+        scheduler = self.scheduler
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)
+        options = self._step_options(request, generator)
+        latents = noise * scheduler.init_noise_sigma
+        self._num_timesteps = len(scheduler.timesteps)
+        for step, timestep in enumerate(scheduler.timesteps):
+            if self.interrupt:
+                break
+            prediction = predict(scheduler.scale_model_input(latents, timestep), timestep)
+            latents = scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
+            if request.callback_on_step_end is not None:
+                latents = self._call_back(request, step, timestep, latents=latents, prediction=prediction)
+        return latents
+
+    # --- small parts -------------------------------------------------------------------------------------------------
+
+    def _frames(self, latents: Tensor, request: VideoRequest) -> Tensor:
+        if request.output_type == "latent":
+            return latents
+        return (decode_video(self.vae, latents) / 2 + 0.5).clamp(0, 1)
+
+    def _frame_bar(self, request: VideoRequest, windows: Sequence[Window], state: StreamState) -> Any:
+        done = windows[state.next_window - 1].new.stop if state.next_window else 0
+        bar = self.progress_bar(total=(request.num_frames or 0) - done)  # type: ignore[call-arg] (a decorated method)
+        bar.unit = "frame"
+        return bar
+
+    def _step_options(self, request: VideoRequest, generator: Generator) -> dict[str, Any]:
+        known = inspect.signature(self.scheduler.step).parameters
+        options = {"eta": request.eta, "generator": generator}
+        return {name: value for name, value in options.items() if name in known and value is not None}
+
+    def _call_back(self, request: VideoRequest, step: int, timestep: Tensor, **tensors: Tensor) -> Tensor:
+        wanted = {name: tensors[name] for name in request.callback_on_step_end_tensor_inputs}
+        changed = cast(Any, request.callback_on_step_end)(self, step, timestep, wanted) or {}
+        return changed.get("latents", tensors["latents"])

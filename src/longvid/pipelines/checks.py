@@ -1,0 +1,92 @@
+"""What every pipeline asks of a request before work starts. Each check raises ValueError with expected and got."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from longvid.pipelines.request import OUTPUT_TYPES, VideoRequest
+
+if TYPE_CHECKING:
+    from longvid.video.state import StreamState
+
+
+def check_request(request: VideoRequest, *, size_multiple: int, latent_factor: int, latent_channels: int) -> None:
+    """Check everything that needs no model: counts, sizes, generators, latents, embeddings, output.
+
+    Args:
+        request: With every default filled in.
+        size_multiple: Height and width must be multiples of this.
+        latent_factor: Pixels per latent, along each side.
+        latent_channels: Channels of a latent.
+
+    Raises:
+        ValueError: naming the first thing that is wrong.
+    """
+    _check_counts(request)
+    for name in ("height", "width"):
+        size = getattr(request, name)
+        if not isinstance(size, int) or size < size_multiple or size % size_multiple:
+            raise ValueError(f"{name} must be a multiple of {size_multiple} for this model; got {size}")
+    if request.output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {request.output_type!r}")
+    _check_generators(request.generator, request.batch_size)
+    if request.latents is not None:
+        sizes = (size // latent_factor for size in request.size)
+        expected = (request.batch_size, latent_channels, request.num_frames, *sizes)
+        if tuple(request.latents.shape) != expected:
+            raise ValueError(f"latents must have shape {expected}; got {tuple(request.latents.shape)}")
+    _check_text(request)
+
+
+def check_callback_tensors(names: Sequence[str], known: Sequence[str]) -> None:
+    """Check that a step callback asks only for tensors that the pipeline hands out."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"callback_on_step_end_tensor_inputs must be among {list(known)}; got {unknown}")
+
+
+def check_resume(state: StreamState, request: VideoRequest, fingerprint: dict[str, str]) -> None:
+    """Check that a saved state was made by this model and has frames left to make."""
+    different = sorted(name for name, value in fingerprint.items() if state.fingerprint.get(name, value) != value)
+    if different:
+        raise ValueError(f"the saved state was made by another model; different: {', '.join(different)}")
+    if len(state.keys) not in (1, request.batch_size):
+        raise ValueError(f"the saved state holds {len(state.keys)} videos; the request makes {request.batch_size}")
+    for name, tensor in state.context.items():
+        if tensor.shape[0] != request.batch_size:
+            raise ValueError(f"the saved {name} holds {tensor.shape[0]} videos; the request makes {request.batch_size}")
+
+
+def _check_counts(request: VideoRequest) -> None:
+    for name in ("num_frames", "num_inference_steps", "num_videos_per_prompt"):
+        value = getattr(request, name)
+        endless = name == "num_frames" and value == math.inf
+        if not endless and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+    if not isinstance(request.guidance_scale, (int, float)) or request.guidance_scale < 0:
+        raise ValueError(f"guidance_scale must be a number of at least 0; got {request.guidance_scale!r}")
+
+
+def _check_generators(generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int) -> None:
+    several = isinstance(generator, (list, tuple))
+    generators = list(generator) if several else [generator]  # type: ignore[arg-type]
+    if several and len(generators) != batch_size:
+        raise ValueError(f"a list of generators must have one per video, {batch_size}; got {len(generators)}")
+    for item in generators:
+        if not (isinstance(item, torch.Generator) or (item is None and not several)):
+            raise ValueError(f"generator must be a torch.Generator or a list of them; got {type(item).__name__}")
+
+
+def _check_text(request: VideoRequest) -> None:
+    embeds, negative = request.prompt_embeds, request.negative_prompt_embeds
+    if negative is not None and request.negative_prompt is not None:
+        raise ValueError("expected either negative_prompt or negative_prompt_embeds; got both")
+    if embeds is not None and negative is not None and embeds.shape != negative.shape:
+        raise ValueError(
+            "prompt_embeds and negative_prompt_embeds must have one shape; "
+            f"got {tuple(embeds.shape)} and {tuple(negative.shape)}"
+        )

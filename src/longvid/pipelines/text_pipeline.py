@@ -1,0 +1,159 @@
+"""The part of a pipeline that knows its components: text, sizes, what callbacks may read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from longvid.pipelines.loading import LoadablePipeline
+from longvid.pipelines.prompts import encode_text
+from longvid.pipelines.request import VideoRequest
+
+
+class TextPipeline(LoadablePipeline):
+    """A pipeline with a `vae`, a `text_encoder`, a `tokenizer`, a `scheduler` and a `unet`."""
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+    _guidance_scale: float = 1.0
+    _num_timesteps: int = 0
+    _interrupt: bool = False
+    _device: torch.device | None = None  # of the current stream; diffusers' own property takes long to find it
+    _fingerprint: tuple[Any, dict[str, str]] | None = None
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        device: torch.device | None = None,
+        num_videos_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: str | Sequence[str] | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encode prompts and negative prompts, each repeated for its videos.
+
+        Args:
+            prompt: One prompt or a list; None if `prompt_embeds` are given.
+            device: Where the embeddings go; the pipeline's device by default.
+            num_videos_per_prompt: Copies of each prompt, following each other.
+            do_classifier_free_guidance: Whether negative embeddings are wanted.
+            negative_prompt: One for all, or one per prompt; empty by default.
+            prompt_embeds: Embeddings to use instead of `prompt`.
+            negative_prompt_embeds: Embeddings to use instead of `negative_prompt`.
+
+        Shapes:
+            B prompts -> (B * num_videos_per_prompt, N, D) each; the negative ones are None without guidance.
+
+        Raises:
+            ValueError: if the numbers of prompts and negative prompts differ.
+        """
+        device = device or self._execution_device
+        if prompt_embeds is None:
+            texts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+            prompt_embeds = encode_text(texts, self.tokenizer, self.text_encoder, device)
+        if do_classifier_free_guidance and negative_prompt_embeds is None:
+            count = prompt_embeds.shape[0]
+            negative = [negative_prompt or ""] if not isinstance(negative_prompt, (list, tuple)) else negative_prompt
+            if len(negative) not in (1, count):
+                raise ValueError(
+                    f"negative_prompt must be one, or one for each of {count} prompts; got {len(negative)}"
+                )
+            negative_prompt_embeds = encode_text(list(negative), self.tokenizer, self.text_encoder, device)
+            negative_prompt_embeds = negative_prompt_embeds.expand(count, -1, -1)
+        prompt_embeds = prompt_embeds.to(device).repeat_interleave(num_videos_per_prompt, dim=0)
+        if negative_prompt_embeds is not None:
+            negative_prompt_embeds = negative_prompt_embeds.to(device).repeat_interleave(num_videos_per_prompt, dim=0)
+        return prompt_embeds, negative_prompt_embeds
+
+    def encode_segments(self, request: VideoRequest) -> tuple[Tensor, Tensor | None]:
+        """Encode all prompts of a request for the networks: (S, B, N, D) each, S segments, B videos.
+
+        The negative ones are None if they are neither given nor can be made.
+
+        Raises:
+            ValueError: if guidance needs them.
+        """
+        can_negate = self.text_encoder is not None or request.negative_prompt_embeds is not None
+        if not can_negate and (request.guidance_scale or 0) > 1:
+            raise ValueError("guidance_scale above 1 needs negative_prompt_embeds where there is no text encoder")
+        embeds, negative = self.encode_prompt(
+            request.prompts.flat_texts(),
+            self._execution_device,
+            request.num_videos_per_prompt,
+            can_negate,
+            request.negative_prompt,
+            request.prompt_embeds,
+            request.negative_prompt_embeds,
+        )
+        sizes = {"s": request.prompts.num_segments, "r": request.num_videos_per_prompt}
+
+        def by_segment(rows: Tensor) -> Tensor:
+            return rearrange(rows.to(self.unet.dtype), "(v s r) n d -> s (v r) n d", **sizes)
+
+        return by_segment(embeds), None if negative is None else by_segment(negative)
+
+    @property
+    def guidance_scale(self) -> float:
+        """The text guidance of the current window, read again at every step."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the text guidance has an effect."""
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """Calls of the scheduler for one window."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the stream ends with the current frame as it is."""
+        return self._interrupt
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent, along each side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return self.vae.config.latent_channels
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this."""
+        return self.vae_scale_factor
+
+    def _default_size(self) -> dict[str, int]:
+        size = self.unet.config.sample_size or 64
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        return {"height": height * self.vae_scale_factor, "width": width * self.vae_scale_factor}
+
+    def known_fingerprint(self) -> dict[str, str]:
+        """The fingerprint, computed again only after a component was exchanged, moved to another dtype or trained.
+
+        Empty where weights cannot be read, as under sequential offload.
+        """
+        stamp = tuple(_stamp(component) for _, component in sorted(self.components.items()))
+        if self._fingerprint is None or self._fingerprint[0] != stamp:
+            try:
+                self._fingerprint = (stamp, self.fingerprint())
+            except ValueError:
+                self._fingerprint = (stamp, {})
+        return self._fingerprint[1]
+
+
+def _stamp(component: Any) -> tuple[Any, ...]:
+    """Describe a component so that the description changes when its weights or configuration may have changed."""
+    if not isinstance(component, torch.nn.Module):
+        return id(component), repr(getattr(component, "config", None))
+    tensors = [*component.parameters(), *component.buffers()]
+    versions = sum(0 if tensor.is_inference() else tensor._version for tensor in tensors)
+    return id(component), len(tensors), versions, tensors[0].dtype if tensors else None

@@ -1,0 +1,19 @@
+"""How latents are denoised: functions that wrap a predictor, and schedulers. No network is known here."""
+
+from .dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
+from .guidance import guided, rescale_guidance
+from .noise_augmentation import augment
+from .prediction import add_noise, alpha_bar, from_epsilon, from_x0, to_epsilon, to_x0
+
+__all__ = [
+    "DPMPP2SAncestralScheduler",
+    "add_noise",
+    "alpha_bar",
+    "augment",
+    "from_epsilon",
+    "from_x0",
+    "guided",
+    "rescale_guidance",
+    "to_epsilon",
+    "to_x0",
+]

@@ -1,0 +1,113 @@
+"""Stage three of the built-in world: the text-to-image UNet, trained on single frames with frame and clip captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.training_utils import compute_snr
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from longvid.sprites import MOTIONS, Scene, caption_clip, caption_frame
+from longvid.training.clip import tokenize
+from longvid.training.loop import Batch, BatchSource, OptimizerOptions
+
+
+@dataclass
+class UNetRecipe:
+    """Epsilon prediction with min-SNR weights, text dropped now and then."""
+
+    channels: tuple[int, ...] = (64, 96)
+    heads: tuple[int, ...] = (4, 6)
+    layers_per_block: int = 1
+    num_scenes: int = 5000
+    num_frames: int = 14
+    motions: tuple[str, ...] = MOTIONS
+    batch_size: int = 32
+    num_steps: int = 6000
+    text_dropout: float = 0.1
+    clip_captions: float = 0.35
+    min_snr: float = 5.0
+    seed: int = 0
+    optimizer: OptimizerOptions = field(
+        default_factory=lambda: OptimizerOptions(learning_rate=1.5e-3, lr_schedule="cosine", warmup_steps=200)
+    )
+
+
+def build_scheduler() -> DDPMScheduler:
+    """The noise schedule of Stable Diffusion: linear in the square root of beta, 0.00085 to 0.012."""
+    return DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+
+
+def build_unet(recipe: UNetRecipe, latent_channels: int, text_width: int) -> UNet2DConditionModel:
+    """A UNet with attention at every level, one level per entry of `channels`."""
+    levels = len(recipe.channels)
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        block_out_channels=recipe.channels,
+        layers_per_block=recipe.layers_per_block,
+        attention_head_dim=recipe.heads,
+        cross_attention_dim=text_width,
+        norm_num_groups=16,
+        use_linear_projection=True,
+    )
+
+
+class UNetObjective(nn.Module):
+    r"""Maps latents (B, C, h, w) and captions to the weighted denoising loss.
+
+    .. math:: \mathbb{E}\; \frac{\min(\mathrm{SNR}(t), \gamma)}{\mathrm{SNR}(t)}\, \lVert \epsilon - \hat\epsilon(x_t, t, c) \rVert^2
+    """
+
+    def __init__(
+        self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, scheduler: DDPMScheduler, recipe: UNetRecipe
+    ) -> None:
+        super().__init__()
+        self.unet, self.scheduler, self.recipe = unet, scheduler, recipe
+        self.text_encoder = text_encoder.requires_grad_(False)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        latents = batch["latents"]
+        with torch.no_grad():
+            prompt_embeds = self.text_encoder(batch["input_ids"]).last_hidden_state
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        steps = self.scheduler.config.num_train_timesteps
+        t = torch.randint(0, steps, (len(latents),), generator=generator, device=latents.device)
+        predicted = self.unet(self.scheduler.add_noise(latents, noise, t), t, prompt_embeds, return_dict=False)[0]
+        error = (predicted - noise).square().mean((1, 2, 3))
+        return {"loss": (error * min_snr_weight(self.scheduler, t, self.recipe.min_snr)).mean(), "eps": error.mean()}
+
+
+def min_snr_weight(scheduler: DDPMScheduler, t: Tensor, gamma: float) -> Tensor:
+    """min(SNR, gamma) / SNR, the weight of an epsilon loss in Hang et al. (arXiv:2303.09556)."""
+    snr = compute_snr(scheduler, t)
+    return snr.clamp(max=gamma) / snr
+
+
+def unet_batches(
+    recipe: UNetRecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer
+) -> BatchSource:
+    """Micro-batch k: frames drawn at random out of the latents (N, F, C, h, w), captioned as frames or as clips."""
+
+    def batch_at(index: int) -> Batch:
+        draws = torch.Generator().manual_seed(recipe.seed * 2**40 + index)
+        clip, frame = (torch.randint(0, n, (recipe.batch_size,), generator=draws) for n in latents.shape[:2])
+        chance = torch.rand(recipe.batch_size, 2, generator=draws)
+        captions = []
+        for row in range(recipe.batch_size):
+            scene, seed = scenes[clip[row]], index * recipe.batch_size + row
+            if chance[row, 0] < recipe.text_dropout:
+                captions.append("")
+            elif chance[row, 1] < recipe.clip_captions:
+                captions.append(caption_clip(scene, seed))
+            else:
+                captions.append(caption_frame(scene, int(frame[row]), seed))
+        return {"latents": latents[clip, frame].float(), "input_ids": tokenize(tokenizer, captions)}
+
+    return batch_at

@@ -1,0 +1,96 @@
+"""Where frames come from: video files through PyAV, folders of PNGs through PIL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class FileSource:
+    """Frames ``(H, W, 3)`` of a video file; each iteration opens it anew.
+
+    PyAV is used directly because imageio's PyAV plugin runs Python's garbage collector whenever it closes a file, which
+    costs 0.2 s where torch and diffusers are loaded, a hundred times as much as to read a short clip, and because it
+    cannot count the frames of a fragmented or WebM file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import av
+
+        self.path = path
+        try:
+            with av.open(str(path)) as file:
+                self.fps = float(file.streams.video[0].guessed_rate or 0) or None
+                first = next(file.decode(video=0), None)
+        except (av.FFmpegError, IndexError, AttributeError) as error:  # no video stream; a stream of an unknown codec
+            raise ValueError(f"{path} is damaged or not a video") from error
+        if first is None:
+            raise ValueError(f"{path} holds no frames")
+        self.height, self.width = first.height, first.width
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        index = 0
+        try:
+            with av.open(str(self.path)) as file:
+                file.streams.video[0].thread_type = "AUTO"
+                # one of our own: the one that PyAV shares keeps its threads, and a later fork can hang on them
+                reformatter = VideoReformatter()
+                for frame in file.decode(video=0):
+                    yield reformatter.reformat(frame, format="rgb24").to_ndarray()
+                    index += 1
+        except (av.FFmpegError, OSError) as error:
+            raise ValueError(f"{self.path} is damaged: frame {index} cannot be read ({error})") from error
+
+    def count(self) -> int:
+        """The number of frames, without decoding them."""
+        import av
+
+        with av.open(str(self.path)) as file:
+            return sum(packet.size > 0 for packet in file.demux(video=0))
+
+
+class PngSource:
+    """Frames ``(H, W, 3)`` of a folder of PNGs, in the order of the numbers in their names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted((p for p in folder.iterdir() if p.suffix.lower() == ".png"), key=_natural_order)
+        if not self.paths:
+            raise ValueError(f"the folder {folder} holds no PNG files")
+        self.fps = self._read_fps()
+        self.height, self.width = next(iter(self)).shape[:2]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        from PIL import Image
+
+        for path in self.paths:
+            try:
+                with Image.open(path) as image:
+                    frame = np.asarray(image.convert("RGB"))
+            except (OSError, SyntaxError, ValueError) as error:  # PIL raises SyntaxError for some broken PNGs
+                raise ValueError(f"{path} is damaged or not a PNG image: {error}") from error
+            yield frame
+
+    def count(self) -> int:
+        """The number of frames."""
+        return len(self.paths)
+
+    def _read_fps(self) -> float | None:
+        from PIL import Image
+
+        try:
+            with Image.open(self.paths[0]) as image:
+                return float(Fraction(image.info["fps"]))
+        except (OSError, SyntaxError, ValueError, KeyError, ZeroDivisionError, TypeError):
+            return None  # a damaged file is reported when its frame is read
+
+
+def _natural_order(path: Path) -> list[Any]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]

@@ -1,0 +1,42 @@
+"""What `import longvid` gives, and what it does not cost."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import longvid
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_importing_longvid_loads_neither_torch_nor_diffusers():
+    code = "import sys, longvid; print(sorted({'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)))"
+    environment = {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_resolves_and_is_listed():
+    for name, home in longvid._HOMES.items():
+        value = getattr(longvid, name)
+        assert name in dir(longvid)
+        assert value is longvid.__dict__[name], "the second look-up is a plain one"
+        assert home == "diffusers" or value.__module__.startswith("longvid"), name
+    for room in longvid._ROOMS:
+        assert getattr(longvid, room).__name__ == f"longvid.{room}"
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(Path(longvid.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.asname: "." * node.level + node.module for node in imports for alias in node.names}
+    assert seen == longvid._HOMES
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'LongVideoPipelin'"):
+        longvid.LongVideoPipelin  # noqa: B018

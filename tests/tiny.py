@@ -1,0 +1,134 @@
+"""Tiny real components, built in code: the classes of the real models, with sizes that run in milliseconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+WORDS = ("a", "red", "blue", "green", "circle", "square", "moving", "left", "right", "on", "background")
+SIZE = 64
+TEXT_WIDTH = 32
+LATENT_CHANNELS = 8
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer that knows a dozen words and every ASCII letter."""
+    letters = [chr(code) for code in range(97, 123)]
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    tokens += [f"{word}</w>" for word in WORDS if f"{word}</w>" not in tokens]
+    vocab = {token: index for index, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=12)
+
+
+def text_encoder(seed: int = 0) -> CLIPTextModel:
+    """A CLIP text model of width 32 and two layers."""
+    torch.manual_seed(seed)
+    config = CLIPTextConfig(
+        vocab_size=128,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    return CLIPTextModel(config).eval()
+
+
+def vae(seed: int = 0, *, factor: int = 8, latent_channels: int = LATENT_CHANNELS) -> AutoencoderKL:
+    """An image VAE that makes one latent of `factor` x `factor` pixels."""
+    torch.manual_seed(seed)
+    levels = factor.bit_length()
+    return AutoencoderKL(
+        block_out_channels=(8,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        latent_channels=latent_channels,
+        norm_num_groups=4,
+        sample_size=SIZE,
+    ).eval()
+
+
+def unet_options(**changes: Any) -> dict[str, Any]:
+    """The arguments of a two-level image UNet."""
+    return {
+        "sample_size": SIZE // 8,
+        "in_channels": LATENT_CHANNELS,
+        "out_channels": LATENT_CHANNELS,
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "attention_head_dim": 2,
+        "cross_attention_dim": TEXT_WIDTH,
+        "norm_num_groups": 8,
+        "use_linear_projection": True,
+        **changes,
+    }
+
+
+def unet(seed: int = 0, **changes: Any) -> UNet2DConditionModel:
+    """A stock image UNet."""
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(**unet_options(**changes)).eval()
+
+
+def anchored_unet(seed: int = 0, **changes: Any) -> Any:
+    """An anchored UNet in which every new part has an effect, as after training."""
+    from longvid import AnchoredUNet
+
+    torch.manual_seed(seed)
+    trained = {"anchor_zero_init": False, "level_zero_init": False}
+    return AnchoredUNet(**unet_options(**{**trained, **changes})).eval()
+
+
+ONE_LEVEL = {
+    "block_out_channels": (8,),
+    "down_block_types": ("CrossAttnDownBlock2D",),
+    "up_block_types": ("CrossAttnUpBlock2D",),
+}
+
+
+def mask_network(seed: int = 1, **changes: Any) -> Any:
+    """A mask network: an anchored UNet with one output channel, and one level only, to be quick."""
+    return anchored_unet(seed, **{"out_channels": 1, **ONE_LEVEL, **changes})
+
+
+def stable_diffusion(**changes: Any) -> StableDiffusionPipeline:
+    """A Stable Diffusion pipeline, such as `from_base` takes."""
+    parts = {
+        "vae": vae(),
+        "text_encoder": text_encoder(),
+        "tokenizer": tokenizer(),
+        "unet": unet(),
+        "scheduler": DDIMScheduler(**BETAS, clip_sample=False),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+    return StableDiffusionPipeline(**{**parts, **changes})
+
+
+def art_v(**changes: Any) -> Any:
+    """An ART-V pipeline with random weights; `changes` are arguments of `ARTVPipeline`."""
+    from longvid import ARTVPipeline, DPMPP2SAncestralScheduler
+
+    parts = {
+        "vae": vae(),
+        "text_encoder": text_encoder(),
+        "tokenizer": tokenizer(),
+        "scheduler": DPMPP2SAncestralScheduler(**BETAS),
+        "unet": anchored_unet(),
+        "mask_network": mask_network(),
+        "call_defaults": {"num_inference_steps": 2, "num_frames": 3},
+    }
+    pipeline = ARTVPipeline(**{**parts, **changes})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -32,6 +32,7 @@ def commands() -> list[list[str]]:
     lines = [
         line for page in DOCUMENTS for block in blocks("bash", page) for line in block.replace("\\\n", " ").splitlines()
     ]
+    lines = [re.sub(r"^accelerate launch .*-m longvid.cli.main ", "longvid ", line) for line in lines]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("longvid ")]
 
 
@@ -85,3 +86,12 @@ def test_the_tiny_model_knows_every_word_of_the_prompts():
 
     known = {word for phrase in vocabulary() for word in phrase.split()}
     assert not {word for prompt in prompts() for word in prompt.split()} - known
+
+
+@pytest.mark.parametrize("words", [words for words in commands() if words[0] == "train"], ids=" ".join)
+def test_every_training_setting_in_the_documents_exists(words):
+    from longvid.cli.settings import known_keys
+    from longvid.training.config import ARTVSettings, BaseSettings
+
+    known = dict(known_keys({"base": BaseSettings, "art-v": ARTVSettings}[words[1]]))
+    assert not [word for word in words if "=" in word and word.split("=")[0] not in known]

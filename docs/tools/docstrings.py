@@ -28,6 +28,8 @@ class HouseStyle(Extension):
 
 def bracketed(match):
     indent, equation = match[1], " ".join(match[2].split())
+    if "&" in equation and "\\begin" not in equation:  # several lines, aligned, as Sphinx understands them
+        equation = rf"\begin{{split}} {equation} \end{{split}}"
     return f"{indent}\\[ {equation} \\]"
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import tiny
 
+import tiny
 from longvid.cli.main import main
 
 

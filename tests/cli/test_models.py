@@ -4,8 +4,8 @@ import json
 import shutil
 
 import pytest
-import tiny
 
+import tiny
 from longvid import bundled
 from longvid.cli.models import count_stored, known_words
 from longvid.modules.counting import count_parameters

@@ -28,7 +28,22 @@ def test_the_log_of_a_resumed_run_is_appended(tmp_path):
 def test_only_the_main_process_writes(tmp_path):
     log = tmp_path / "log.jsonl"
     follow(records(4, main=False), log=str(log), every=1, quiet=True)
-    assert log.read_text() == ""
+    assert not log.exists()
+
+
+def test_a_line_tells_where_the_run_is_and_when_it_will_be_done(capsys):
+    follow(records(1200)[:1000], log=None, every=500, quiet=False)
+    assert (
+        capsys.readouterr().err.splitlines()[1]
+        == "step 1000/1200  loss 0.001385  lr 1.00e-03  0.1 s/step  0:00:20 left"
+    )
+
+
+def test_the_log_holds_means_over_the_steps_since_the_line_before(tmp_path):
+    log = tmp_path / "log.jsonl"
+    follow(records(4), log=log, every=2, quiet=True)
+    losses = [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+    assert losses == [(1 + 1 / 2) / 2, (1 / 3 + 1 / 4) / 2]
 
 
 def test_a_config_is_a_file_or_one_that_ships(tmp_path):

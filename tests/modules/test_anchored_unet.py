@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conftest import ONE_LEVEL, PLAIN_BOTTOM, TWO_LEVELS, build, draw, shake
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
+from conftest import ONE_LEVEL, PLAIN_BOTTOM, TWO_LEVELS, build, draw, shake
 from longvid.modules import AnchoredUNet
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import MASK, build, shake
 
+from conftest import MASK, build, shake
 from longvid.modules import MaskedDiffusionModel, ReferenceConditions
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler
+
 from toy_pipeline import ToyBase, ToyMixer, ToyPipeline, tiny_components
 
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_stand_in import HubStandIn
-from toy_pipeline import tiny_components, tiny_unet
 
+from hub_stand_in import HubStandIn
 from longvid import ARTVPipeline
+from toy_pipeline import tiny_components, tiny_unet
 
 TESTS = Path(__file__).parents[1]
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from toy_pipeline import SmallToyPipeline, ToyBase, ToyMixer, ToyPipeline, WiderToyMixer, tiny_components
 
 import longvid.bundled
 from longvid.bundled import bundled_models, component_folders
 from longvid.pipelines.loading import LoadablePipeline
+from toy_pipeline import SmallToyPipeline, ToyBase, ToyMixer, ToyPipeline, WiderToyMixer, tiny_components
 
 
 @pytest.fixture(scope="module")

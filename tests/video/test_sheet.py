@@ -65,6 +65,12 @@ def test_labels_stand_below_the_frames_and_touch_none():
     assert (below < 128).any()
 
 
+def test_labels_can_be_ones_own_and_stand_for_the_frames_of_the_video():
+    numbers = contact_sheet(numbered(9), max_frames=3)
+    assert contact_sheet(numbered(9), max_frames=3, labels=range(9)).tobytes() == numbers.tobytes()
+    assert contact_sheet(numbered(9), max_frames=3, labels=list("abcdefghi")).tobytes() != numbers.tobytes()
+
+
 def test_the_page_of_a_wide_video_is_about_square():
     width, height = contact_sheet(numbered(36, 20, 80), labels=False).size
     assert 0.5 < width / height < 2
@@ -83,6 +89,7 @@ def test_the_page_can_be_saved(tmp_path):
         (numbered(3), {"columns": 0}, "columns must be at least 1; got 0"),
         ([], {}, "at least one frame; got none"),
         (7, {}, "got int"),
+        (numbered(3), {"labels": ["a", "b"]}, "at least 3 frames; got 2 labels"),
         ([numbered(1, 8, 8), numbered(1, 8, 9)], {}, "frame 1 is 8 x 9, those before are 8 x 8"),
         (numbered(3), {"path": "sheet.mp4"}, "suffix of an image"),
         (numbered(3), {"path": "nowhere/sheet.png"}, "cannot write the contact sheet"),

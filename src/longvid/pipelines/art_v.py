@@ -153,9 +153,9 @@ class ARTVPipeline(LongVideoPipeline):
         """How references are laid out, for `references.reference_conditions`."""
         return ReferenceRules(self.config.static_ref, self.config.null_ref_static, self.config.ref_order)
 
-    def blank_latents(self, height: int, width: int) -> Tensor:
-        """The latent of a blank frame, (1, C, h, w), for a size in pixels."""
-        factor, device = self.vae_scale_factor, self._execution_device
+    def blank_latents(self, height: int, width: int, device: torch.device | None = None) -> Tensor:
+        """The latent of a blank frame, (1, C, h, w), for a size in pixels, on the pipeline's device by default."""
+        factor, device = self.vae_scale_factor, device or self._execution_device
         if self.config.blank == "zeros":
             return torch.zeros((1, self.latent_channels, height // factor, width // factor), device=device)
         level = -1.0 if self.config.blank == "encoded_black" else 0.0
@@ -193,7 +193,7 @@ class ARTVPipeline(LongVideoPipeline):
         if request.video is not None:
             newest, older, anchor = self._encode(request.video).unbind(2)
             context = {"newest": newest, "older": older, "anchor": anchor}
-        blank = self.blank_latents(*request.size).to(self.unet.dtype)
+        blank = self.blank_latents(*request.size, self._device).to(self.unet.dtype)
         encoder = ConditionEncoder(self.masked_diffusion())
         return ARTVConditions(
             request, text, null_text, blank.expand(request.batch_size, -1, -1, -1), first, context, encoder

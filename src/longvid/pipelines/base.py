@@ -58,6 +58,8 @@ class LongVideoPipeline(TextPipeline):
             latent_factor=self.vae_scale_factor,
             latent_channels=self.latent_channels,
         )
+        if request.prompts.texts is not None and self.text_encoder is None:
+            raise ValueError("expected prompt_embeds, as this pipeline has no text encoder; got prompt")
         check_callback_tensors(request.callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if request.resume is not None:
             check_resume(request.resume, request, self.known_fingerprint())

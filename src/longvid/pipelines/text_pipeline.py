@@ -82,7 +82,7 @@ class TextPipeline(LoadablePipeline):
             raise ValueError("guidance_scale above 1 needs negative_prompt_embeds where there is no text encoder")
         embeds, negative = self.encode_prompt(
             request.prompts.flat_texts(),
-            self._execution_device,
+            self._device,
             request.num_videos_per_prompt,
             can_negate,
             request.negative_prompt,

@@ -87,9 +87,7 @@ def caption_story(segments: list[Scene], seed: int | None = None) -> list[str]:
     """One caption per segment: the first in full, then "the red circle bouncing" with the background left out."""
     captions = [caption_clip(segments[0], seed)]
     for scene in segments[1:]:
-        captions.append(
-            " and ".join(f"the {s.color} {s.shape} {MOTION_PHRASES[s.motion]}" for s in scene.sprites)
-        )
+        captions.append(" and ".join(f"the {s.color} {s.shape} {MOTION_PHRASES[s.motion]}" for s in scene.sprites))
     return captions
 
 
@@ -100,7 +98,7 @@ def place_words(x: float, y: float) -> str:
 
 
 def pose_word(shape: str, angle: float) -> str:
-    """ "tilted" when a shape is turned by more than a quarter of its symmetry, else nothing."""
+    """Say "tilted" when a shape is turned by more than a quarter of its symmetry, else nothing."""
     symmetry = SYMMETRY_DEGREES[shape]
     if not symmetry:
         return ""

@@ -15,7 +15,9 @@ CELL = 16
 """Side of a checker in pixels; stripes are half as wide."""
 
 
-def draw(scenes: Scene | Sequence[Scene], num_frames: int, *, start: int = 0, device: str | torch.device = "cpu") -> Tensor:
+def draw(
+    scenes: Scene | Sequence[Scene], num_frames: int, *, start: int = 0, device: str | torch.device = "cpu"
+) -> Tensor:
     """Draw videos of the built-in world.
 
     Args:
@@ -30,7 +32,9 @@ def draw(scenes: Scene | Sequence[Scene], num_frames: int, *, start: int = 0, de
     """
     scenes = [scenes] if isinstance(scenes, Scene) else list(scenes)
     if num_frames < 1 or not scenes:
-        raise ValueError(f"expected at least one scene and one frame; got {len(scenes)} scenes, num_frames={num_frames}")
+        raise ValueError(
+            f"expected at least one scene and one frame; got {len(scenes)} scenes, num_frames={num_frames}"
+        )
     video = torch.stack([draw_background(scene) for scene in scenes]).to(device)
     video = video[:, :, None].expand(-1, -1, num_frames, -1, -1).clone()
     for layer in range(max(len(scene.sprites) for scene in scenes)):

@@ -78,7 +78,8 @@ def _oscillation(radius: Tensor, weight: Tensor) -> tuple[float, float]:
         error = (design @ solution - target).square().sum().item()
         fits.append((error, solution[1:].norm().item(), period))
     _, amplitude, period = min(fits)
-    clear = radius[weight >= 0.5 * weight.max()]
+    alone = weight >= 0.5 * weight.max()
+    clear = radius[alone if 2 * alone.sum() >= len(alone) else weight > 0]
     spread = (clear.quantile(0.95) - clear.quantile(0.05)).item() / 2
     return min(amplitude, 1.2 * spread), period
 

@@ -33,11 +33,11 @@ class SpriteTrack:
 
 
 def track(sprite: Sprite, num_frames: int, start: int = 0) -> SpriteTrack:
-    """Positions, radii and angles of `sprite` for frames `start` to `start + num_frames - 1`.
+    r"""Positions, radii and angles of `sprite` for frames `start` to `start + num_frames - 1`.
 
     Straight: :math:`p_t = p_0 + v t` on the torus. Bouncing: a triangle wave between the walls. Circling: clockwise on
-    radius 14. Breathing: :math:`r_t = 12 + 4 \\sin(2 \\pi t / T + \\phi)`. Spinning: :math:`a_t = a_0 + \\omega t`. Passing: straight
-    through a corridor so long that the sprite stays out of sight for `sprite.gap` frames.
+    radius 14. Breathing: :math:`r_t = 12 + 4 \sin(2 \pi t / T + \phi)`. Spinning: :math:`a_t = a_0 + \omega t`.
+    Passing: straight through a corridor so long that the sprite stays out of sight for `sprite.gap` frames.
     """
     t = torch.arange(start, start + num_frames, dtype=torch.float64)
     x, y = torch.full_like(t, sprite.x), torch.full_like(t, sprite.y)

@@ -132,7 +132,9 @@ def sample_scene(
             return scene
 
 
-def continue_scene(scene: Scene, motions: tuple[str, ...], states: list[tuple[float, float, float]], seed: int) -> Scene:
+def continue_scene(
+    scene: Scene, motions: tuple[str, ...], states: list[tuple[float, float, float]], seed: int
+) -> Scene:
     """The same identities with new motions, starting where `states` (x, y, angle per sprite) left them."""
     rng = random.Random(seed)
     sprites = []

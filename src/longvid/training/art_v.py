@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -13,6 +14,7 @@ from longvid.modules import AnchoredUNet, MaskedDiffusionModel, ReferenceConditi
 from longvid.samplers import alpha_bar, augment
 from longvid.sprites import MOTIONS, Scene, caption_clip
 from longvid.training.clip import tokenize
+from longvid.training.draws import batch_draws
 from longvid.training.latents import reverse_time
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 from longvid.training.unet import min_snr_weight
@@ -22,8 +24,8 @@ from longvid.training.unet import min_snr_weight
 class ARTVRecipe:
     """How ART-V learns: what the networks look like, what is dropped, how far back the anchor lies."""
 
-    mask_channels: tuple[int, ...] = (32, 48)
-    mask_heads: tuple[int, ...] = (2, 3)
+    mask_channels: tuple[int, ...] = (16, 32)
+    mask_heads: tuple[int, ...] = (1, 2)
     static_noise: str = "scaled"
     anchor_pos: str = "sincos"
     mask_bias_init: float | None = None
@@ -48,19 +50,20 @@ class ARTVRecipe:
 
 def build_networks(recipe: ARTVRecipe, unet: UNet2DConditionModel) -> tuple[AnchoredUNet, AnchoredUNet]:
     """The noise network, grown from an image UNet, and a smaller mask network at random."""
-    config = unet.config
-    new = {"anchor_pos": recipe.anchor_pos}
-    mask = AnchoredUNet.from_config(
-        {
-            **config,
-            "block_out_channels": recipe.mask_channels,
-            "attention_head_dim": recipe.mask_heads,
-            "out_channels": 1,
-            "mask_bias_init": recipe.mask_bias_init,
-            **new,
-        }
-    )
-    return AnchoredUNet.from_unet(unet, adapter_zero_init=False, **new), mask
+    new, new_mask = network_options(recipe)
+    mask = AnchoredUNet.from_config({**unet.config, "out_channels": 1, **new_mask})
+    return AnchoredUNet.from_unet(unet, **new), mask
+
+
+def network_options(recipe: ARTVRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the noise network and the mask network have beyond the image UNet they are grown from."""
+    shared = {"anchor_pos": recipe.anchor_pos}
+    mask = {
+        "block_out_channels": recipe.mask_channels,
+        "attention_head_dim": recipe.mask_heads,
+        "mask_bias_init": recipe.mask_bias_init,
+    }
+    return {**shared, "adapter_zero_init": False}, {**shared, **mask}
 
 
 class ARTVObjective(nn.Module):
@@ -121,20 +124,21 @@ class ARTVObjective(nn.Module):
             return self.text_encoder(ids).last_hidden_state
 
 
-def art_v_batches(
-    recipe: ARTVRecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer
-) -> BatchSource:
+def art_v_batches(recipe: ARTVRecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer) -> BatchSource:
     """Micro-batch k: frames with their two predecessors and an anchor out of the latents (N, F, C, h, w) of drawn clips.
 
-    Half the clips run backwards, where the world has words for it. The frame after the first, where only the text knows
-    the motion, comes up `second_frames` of the time.
+    Half the clips run backwards, where the world has words for it and what they say is not held out of training. The
+    frame after the first, where only the text knows the motion, comes up `second_frames` of the time.
     """
     num_clips, num_frames = latents.shape[:2]
     backwards = [reverse_time(scene) for scene in scenes]
+    backwards = [
+        back if back and back.split == scene.split else None for back, scene in zip(backwards, scenes, strict=True)
+    ]
 
     def batch_at(index: int) -> Batch:
         size = recipe.batch_size
-        draws = torch.Generator().manual_seed(recipe.seed * 2**40 + 2**39 + index)
+        draws = batch_draws(recipe.seed, index)
         clips = torch.randint(0, num_clips, (size,), generator=draws)
         frames = torch.randint(2, num_frames, (size,), generator=draws)
         chance = torch.rand(4, size, generator=draws)

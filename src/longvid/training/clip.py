@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from longvid.training.loop import Batch, OptimizerOptions
 CLIP_FRAMES = (0, 1, 2, 4)
 """The frames of a clip that the contrastive clip loss sees."""
 MAX_TOKENS = 32
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789,.!?'-"
 IMAGE_MEAN, IMAGE_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -24,7 +27,15 @@ class CLIPRecipe:
 
     width: int = 128
     text_layers: int = 2
+    text_heads: int = 4
+    vision_width: int | None = None
     vision_layers: int = 2
+    vision_heads: int = 4
+    mlp_ratio: int = 3
+    activation: str = "quick_gelu"
+    image_size: int = 64
+    patch_size: int = 8
+    tokenizer: str | None = None
     num_frames: int = 48
     num_clips: int = 24
     num_steps: int = 800
@@ -37,31 +48,33 @@ class CLIPRecipe:
     )
 
 
-def build_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer in which every word of the world's grammar is one token; other words fall into letters.
+def build_tokenizer(
+    words: Iterable[str] | None = None, letters: Iterable[str] = LETTERS, max_tokens: int = MAX_TOKENS
+) -> CLIPTokenizer:
+    """A CLIP tokenizer in which every word (default: of the world's grammar) is one token; others fall into letters.
 
     The end-of-text token has the highest id, which is where CLIP pools.
     """
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + list("0123456789,.!?'-")
+    letters = list(letters)
     tokens = letters + [letter + "</w>" for letter in letters]
-    merges: list[tuple[str, str]] = []
-    for word in sorted(vocabulary(), key=len):
+    merges: dict[tuple[str, str], int] = {}
+    for word in sorted(vocabulary() if words is None else sorted(words), key=len):
         pieces = _apply(merges, word)
         while len(pieces) > 1:
-            merges.append((pieces[0], pieces[1]))
+            merges[pieces[0], pieces[1]] = len(merges)
             tokens.append(pieces[0] + pieces[1])
             pieces = _apply(merges, word)
     tokens = list(dict.fromkeys(tokens)) + ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(tokens)}, merges=merges, model_max_length=MAX_TOKENS,
-        bos_token="<|startoftext|>", eos_token="<|endoftext|>", unk_token="<|endoftext|>", pad_token="<|endoftext|>",
+        vocab={token: index for index, token in enumerate(tokens)}, merges=list(merges), model_max_length=max_tokens,
+        closed_vocabulary=True, bos_token="<|startoftext|>",
+        eos_token="<|endoftext|>", unk_token="<|endoftext|>", pad_token="<|endoftext|>",
     )  # fmt: skip
 
 
-def _apply(merges: list[tuple[str, str]], word: str) -> list[str]:
-    """Split a word as byte-pair encoding with these merges does: the earliest merge first, all its places at once."""
+def _apply(rank: dict[tuple[str, str], int], word: str) -> list[str]:
+    """Split a word as byte-pair encoding does with merges of these ranks: the earliest first, all its places at once."""
     pieces = [*word[:-1], word[-1] + "</w>"]
-    rank = {pair: index for index, pair in enumerate(merges)}
     while True:
         found = [(rank[pair], i) for i, pair in enumerate(zip(pieces, pieces[1:], strict=False)) if pair in rank]
         if not found:
@@ -71,17 +84,25 @@ def _apply(merges: list[tuple[str, str]], word: str) -> list[str]:
 
 
 def build_clip(recipe: CLIPRecipe, tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Text tower `width` x `text_layers` over 32 tokens, image tower on 8 x 8 patches of 64 x 64 pixels."""
-    shared = {"hidden_size": recipe.width, "intermediate_size": 3 * recipe.width, "num_attention_heads": 4}
+    """A text tower as long as the tokenizer's texts, and an image tower, that meet in features of the text's width."""
     eos = tokenizer.eos_token_id
     text = {
-        **shared, "num_hidden_layers": recipe.text_layers, "vocab_size": len(tokenizer), "projection_dim": recipe.width,
-        "max_position_embeddings": MAX_TOKENS, "eos_token_id": eos, "bos_token_id": eos - 1, "pad_token_id": eos,
+        **_tower(recipe, recipe.width, recipe.text_layers, recipe.text_heads), "vocab_size": len(tokenizer),
+        "max_position_embeddings": max_tokens(tokenizer), "eos_token_id": eos, "bos_token_id": eos - 1,
+        "pad_token_id": eos,
     }  # fmt: skip
     vision = {
-        **shared, "num_hidden_layers": recipe.vision_layers, "image_size": 64, "patch_size": 8, "projection_dim": recipe.width
+        **_tower(recipe, recipe.vision_width or recipe.width, recipe.vision_layers, recipe.vision_heads),
+        "image_size": recipe.image_size, "patch_size": recipe.patch_size,
     }  # fmt: skip
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=recipe.width))
+
+
+def _tower(recipe: CLIPRecipe, width: int, num_layers: int, num_heads: int) -> dict[str, Any]:
+    return {
+        "hidden_size": width, "intermediate_size": recipe.mlp_ratio * width, "num_hidden_layers": num_layers,
+        "num_attention_heads": num_heads, "hidden_act": recipe.activation, "projection_dim": recipe.width,
+    }  # fmt: skip
 
 
 class CLIPObjective(nn.Module):
@@ -91,7 +112,9 @@ class CLIPObjective(nn.Module):
         super().__init__()
         width = recipe.width
         self.clip, self.recipe = clip, recipe
-        self.clip_head = nn.Sequential(nn.Linear(len(CLIP_FRAMES) * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.clip_head = nn.Sequential(
+            nn.Linear(len(CLIP_FRAMES) * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.word_reader = nn.Linear(width, clip.config.text_config.vocab_size)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -120,11 +143,20 @@ def _contrast(images: Tensor, texts: Tensor, scale: Tensor) -> tuple[Tensor, Ten
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    """Captions to ids, padded to 32 tokens; a caption that is too long is an error, not a shorter caption."""
-    ids = tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt").input_ids
-    if ids.shape[1] > MAX_TOKENS:
-        raise ValueError(f"expected captions of at most {MAX_TOKENS - 2} words; the longest has {ids.shape[1] - 2}")
-    return ids
+    """Captions to ids, padded to the tokenizer's length; a caption that is too long is an error, not a shorter caption."""
+    length = max_tokens(tokenizer)
+    ids = tokenizer(captions, padding="max_length", max_length=length, truncation=False).input_ids
+    longest = max(range(len(ids)), key=lambda row: len(ids[row]))
+    if len(ids[longest]) > length:
+        raise ValueError(
+            f"expected captions of at most {length - 2} tokens; {captions[longest]!r} has {len(ids[longest]) - 2}"
+        )
+    return torch.tensor(ids)
+
+
+def max_tokens(tokenizer: CLIPTokenizer) -> int:
+    """The number of tokens of a text, start and end included."""
+    return min(tokenizer.model_max_length, 512)  # a tokenizer that states no length has an astronomical one
 
 
 def normalise_pixels(frames: Tensor) -> Tensor:
@@ -144,7 +176,9 @@ def clip_batches(recipe: CLIPRecipe, tokenizer: CLIPTokenizer):
         frames = draw(of_frames, 1)[:, :, 0]
         clips = draw(of_clips, max(CLIP_FRAMES) + 1)[:, :, list(CLIP_FRAMES)].transpose(1, 2)
         captions = [caption_frame(scene, 0, seed) for scene, seed in zip(of_frames, seeds, strict=False)]
-        captions += [caption_clip(scene, seed) for scene, seed in zip(of_clips, seeds[recipe.num_frames :], strict=True)]
+        captions += [
+            caption_clip(scene, seed) for scene, seed in zip(of_clips, seeds[recipe.num_frames :], strict=True)
+        ]
         return {
             "frames": normalise_pixels(frames), "clips": normalise_pixels(clips), "input_ids": tokenize(tokenizer, captions)
         }  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from longvid.sprites import Scene, draw, sample_scene
 from longvid.video.codec import encode_video
@@ -33,21 +33,24 @@ def encode_scenes(vae: AutoencoderKL, scenes: Sequence[Scene], num_frames: int, 
 
 def latent_cache(path: str | Path, vae: AutoencoderKL, scenes: Sequence[Scene], num_frames: int) -> Tensor:
     """`encode_scenes`, kept in a safetensors file that is made again when the scenes or the VAE are others."""
-    path, mark = Path(path), _mark(vae, scenes, num_frames)
+    path, mark = Path(path), weights_mark(vae, repr((list(scenes), num_frames)))
     if path.exists():
         with safe_open(path, "pt") as file:
             if (file.metadata() or {}).get("mark") == mark:
                 return file.get_tensor("latents")
     latents = encode_scenes(vae, scenes, num_frames)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"latents": latents}, path, {"mark": mark})
+    partial = path.with_suffix(".partial")
+    save_file({"latents": latents}, partial, {"mark": mark})
+    partial.replace(path)
     return latents
 
 
-def _mark(vae: AutoencoderKL, scenes: Sequence[Scene], num_frames: int) -> str:
-    digest = hashlib.sha256(repr((list(scenes), num_frames)).encode())
-    for tensor in vae.state_dict().values():
-        digest.update(tensor.numpy().tobytes())
+def weights_mark(model: nn.Module, text: str = "") -> str:
+    """A digest of the weights of a model and a text."""
+    digest = hashlib.sha256(text.encode())
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, send_to_device
+from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+
+_STEP = re.compile(r"step-(\d+)")
 
 Batch = dict[str, Any]
 BatchSource = Callable[[int], Batch]
@@ -22,7 +28,16 @@ BatchSource = Callable[[int], Batch]
 
 @dataclass
 class OptimizerOptions:
-    """How the weights move: AdamW, its schedule, the average that is kept of them, and the precision of the arithmetic."""
+    """How the weights move: AdamW, its schedule, the average that is kept of them, and the precision of the arithmetic.
+
+    Attributes:
+        lr_schedule: A schedule of diffusers, such as "constant", "constant_with_warmup" or "cosine".
+        max_grad_norm: Longer gradients are shortened to this norm; 0 leaves them.
+        ema_decay: Decay of the averaged weights; 0 keeps no average.
+        gradient_accumulation_steps: Micro-batches per optimizer step and process.
+        mixed_precision: "no", "bf16" or "fp16".
+        gradient_checkpointing: Compute activations twice instead of keeping them: slower, in less memory.
+    """
 
     learning_rate: float = 1e-4
     lr_schedule: str = "constant_with_warmup"
@@ -33,11 +48,19 @@ class OptimizerOptions:
     ema_decay: float = 0.999
     gradient_accumulation_steps: int = 1
     mixed_precision: str = "no"
+    gradient_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What one optimizer step did: `metrics` are means over the step's micro-batches on this process."""
+    """What one optimizer step did.
+
+    Attributes:
+        step: The number of this step, from 1.
+        metrics: Means over the step's micro-batches on this process.
+        seconds: What the step took, without what the reader of the record does.
+        stage: Name of the stage of a longer run.
+    """
 
     step: int
     num_steps: int
@@ -45,6 +68,7 @@ class TrainingRecord:
     learning_rate: float
     seconds: float
     is_main_process: bool = True
+    stage: str | None = None
 
 
 @dataclass
@@ -52,7 +76,6 @@ class _Progress:
     """The step counter, in the form that accelerate saves and loads with the rest of the state."""
 
     step: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step}
@@ -76,7 +99,8 @@ def train(
 
     Everything random in micro-batch k, the batch and the noise alike, depends on (`seed`, k) alone, so a run that was killed
     and started again from its last checkpoint continues exactly as if it had not been: 10 steps equal 5 + save + load + 5.
-    When the iterator ends, the averaged weights (if `ema_decay` is above 0) are in place in `objective`.
+    When the iterator ends, the averaged weights (if `ema_decay` is above 0) are in place in `objective`. A step whose
+    gradient overflows in fp16 is counted, but moves neither the weights, nor their average, nor the schedule.
 
     Args:
         objective: Maps a batch and a generator to a dict of scalars; the gradient is taken of `"loss"`.
@@ -90,7 +114,8 @@ def train(
     Yields:
         One `TrainingRecord` per optimizer step.
     Raises:
-        ValueError: if nothing in `objective` requires a gradient, or the loss stops being finite.
+        ValueError: if nothing in `objective` requires a gradient, the loss stops being finite, or the checkpoint found
+            is damaged or another model's.
     """
     accelerator = accelerator or make_accelerator(options)
     parameters = [p for p in objective.parameters() if p.requires_grad]
@@ -100,31 +125,44 @@ def train(
     schedule = get_scheduler(
         options.lr_schedule, optimizer, num_warmup_steps=options.warmup_steps, num_training_steps=num_steps
     )
+    if options.gradient_checkpointing:
+        _checkpoint_gradients(objective)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
     ema = EMAModel(parameters, decay=options.ema_decay, use_ema_warmup=False) if options.ema_decay > 0 else None
     progress = _Progress()
-    accelerator.register_for_checkpointing(schedule, progress, *([_Averaged(ema)] if ema else []))
+    accelerator.register_for_checkpointing(schedule, progress, *([_Averaged(ema, accelerator.device)] if ema else []))
     if checkpoint_dir is not None and (latest := latest_checkpoint(checkpoint_dir)) is not None:
-        accelerator.load_state(str(latest))
-    while progress.step < num_steps:
-        started = time.perf_counter()
-        metrics = _accumulate(accelerator, wrapped, batches, optimizer, progress.step, seed, options)
-        schedule.step()
-        if ema is not None:
-            ema.step(parameters)
-        progress.step += 1
-        if checkpoint_dir is not None and (progress.step % checkpoint_every == 0 or progress.step == num_steps):
-            _save(accelerator, Path(checkpoint_dir), progress.step)
-        yield TrainingRecord(
-            progress.step, num_steps, metrics, schedule.get_last_lr()[0], time.perf_counter() - started,
-            accelerator.is_main_process,
-        )  # fmt: skip
+        _load(accelerator, latest)
+    try:
+        while progress.step < num_steps:
+            started = time.perf_counter()
+            metrics = _accumulate(accelerator, wrapped, batches, optimizer, progress.step, seed, options)
+            if not optimizer.step_was_skipped:
+                schedule.step()
+                if ema is not None:
+                    ema.step(parameters)
+            progress.step += 1
+            if checkpoint_dir is not None and (progress.step % checkpoint_every == 0 or progress.step == num_steps):
+                _save(accelerator, Path(checkpoint_dir), progress.step)
+            yield TrainingRecord(
+                progress.step, num_steps, metrics, schedule.get_last_lr()[0], time.perf_counter() - started,
+                accelerator.is_main_process,
+            )  # fmt: skip
+    finally:
+        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # mixed precision had replaced `objective.forward`
     if ema is not None:
         ema.copy_to(parameters)
 
 
 def make_accelerator(options: OptimizerOptions, **kwargs: Any) -> Accelerator:
-    """The accelerator that `train` uses: as many processes as `accelerate launch` (or torchrun) started."""
+    """The accelerator that `train` uses: as many processes as `accelerate launch` (or torchrun) started.
+
+    Raises:
+        ValueError: for a precision that does not exist or that this device cannot compute in.
+    """
+    state = AcceleratorState._shared_state
+    if state and AcceleratorState().mixed_precision != options.mixed_precision:
+        AcceleratorState._reset_state()  # a process may train one stage after another, each in its own precision
     return Accelerator(
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         mixed_precision=options.mixed_precision,
@@ -135,8 +173,10 @@ def make_accelerator(options: OptimizerOptions, **kwargs: Any) -> Accelerator:
 
 def latest_checkpoint(checkpoint_dir: str | Path) -> Path | None:
     """The newest complete checkpoint in a folder, or None."""
-    found = sorted(Path(checkpoint_dir).glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
-    return found[-1] if found else None
+    found = {
+        int(match[1]): path for path in Path(checkpoint_dir).glob("step-*") if (match := _STEP.fullmatch(path.name))
+    }
+    return found[max(found)] if found else None
 
 
 def _accumulate(
@@ -154,7 +194,7 @@ def _accumulate(
         index += accelerator.process_index
         generator = torch.Generator(accelerator.device).manual_seed(hash((seed, index)) % 2**63)
         with accelerator.accumulate(wrapped):
-            values = wrapped(batches(index), generator)
+            values = wrapped(send_to_device(batches(index), accelerator.device), generator)
             accelerator.backward(values["loss"])
             if accelerator.sync_gradients and options.max_grad_norm > 0:
                 accelerator.clip_grad_norm_(wrapped.parameters(), options.max_grad_norm)
@@ -168,30 +208,49 @@ def _accumulate(
     return metrics
 
 
+def _checkpoint_gradients(objective: nn.Module) -> None:
+    """Switch gradient checkpointing on in every network of diffusers or transformers that is trained."""
+    for module in objective.modules():
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            if isinstance(module, ModelMixin) and module._supports_gradient_checkpointing:
+                module.enable_gradient_checkpointing()
+            elif getattr(module, "supports_gradient_checkpointing", False):
+                module.gradient_checkpointing_enable()
+
+
 def _save(accelerator: Accelerator, folder: Path, step: int) -> None:
     """Write a checkpoint beside its place and move it there, so that a half-written one is never found; keep the last."""
     partial, final = folder / f"partial-{step}", folder / f"step-{step}"
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        import shutil
-
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        for old in folder.glob("step-*"):
+        for old in [*folder.glob("step-*"), *folder.glob("partial-*")]:
             if old != final:
                 shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
 
 
+def _load(accelerator: Accelerator, checkpoint: Path) -> None:
+    try:
+        accelerator.load_state(str(checkpoint))
+    except Exception as error:  # truncated or missing files, other shapes: every part has its own kind
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"the checkpoint {checkpoint} is damaged or another model's; delete it to start anew ({reason})"
+        ) from error
+
+
 class _Averaged:
     """Gives diffusers' EMAModel the two method names that accelerate's checkpoints call."""
 
-    def __init__(self, ema: EMAModel) -> None:
-        self.ema = ema
+    def __init__(self, ema: EMAModel, device: torch.device) -> None:
+        self.ema, self.device = ema, device
 
     def state_dict(self) -> dict[str, Any]:
         return self.ema.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.ema.load_state_dict(state)
+        self.ema.to(self.device)  # checkpoints are read on the CPU

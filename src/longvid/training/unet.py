@@ -12,16 +12,20 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from longvid.sprites import MOTIONS, Scene, caption_clip, caption_frame
 from longvid.training.clip import tokenize
+from longvid.training.draws import batch_draws
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 
 
 @dataclass
 class UNetRecipe:
-    """Epsilon prediction with min-SNR weights, text dropped now and then."""
+    """Epsilon prediction with min-SNR weights (none if `min_snr` is infinite), text dropped now and then."""
 
     channels: tuple[int, ...] = (64, 96)
     heads: tuple[int, ...] = (4, 6)
     layers_per_block: int = 1
+    attention_levels: int | None = None
+    norm_groups: int = 16
+    sample_size: int = 8
     num_scenes: int = 5000
     num_frames: int = 14
     motions: tuple[str, ...] = MOTIONS
@@ -42,19 +46,20 @@ def build_scheduler() -> DDPMScheduler:
 
 
 def build_unet(recipe: UNetRecipe, latent_channels: int, text_width: int) -> UNet2DConditionModel:
-    """A UNet with attention at every level, one level per entry of `channels`."""
+    """A UNet with one level per entry of `channels`, and attention in the first `attention_levels` of them (None: all)."""
     levels = len(recipe.channels)
+    attended = levels if recipe.attention_levels is None else recipe.attention_levels
     return UNet2DConditionModel(
-        sample_size=8,
+        sample_size=recipe.sample_size,
         in_channels=latent_channels,
         out_channels=latent_channels,
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        down_block_types=("CrossAttnDownBlock2D",) * attended + ("DownBlock2D",) * (levels - attended),
+        up_block_types=("UpBlock2D",) * (levels - attended) + ("CrossAttnUpBlock2D",) * attended,
         block_out_channels=recipe.channels,
         layers_per_block=recipe.layers_per_block,
         attention_head_dim=recipe.heads,
         cross_attention_dim=text_width,
-        norm_num_groups=16,
+        norm_num_groups=recipe.norm_groups,
         use_linear_projection=True,
     )
 
@@ -62,7 +67,8 @@ def build_unet(recipe: UNetRecipe, latent_channels: int, text_width: int) -> UNe
 class UNetObjective(nn.Module):
     r"""Maps latents (B, C, h, w) and captions to the weighted denoising loss.
 
-    .. math:: \mathbb{E}\; \frac{\min(\mathrm{SNR}(t), \gamma)}{\mathrm{SNR}(t)}\, \lVert \epsilon - \hat\epsilon(x_t, t, c) \rVert^2
+    .. math:: \mathbb{E}\; \frac{\min(\mathrm{SNR}(t), \gamma)}{\mathrm{SNR}(t)}\,
+        \lVert \epsilon - \hat\epsilon(x_t, t, c) \rVert^2
     """
 
     def __init__(
@@ -90,13 +96,11 @@ def min_snr_weight(scheduler: DDPMScheduler, t: Tensor, gamma: float) -> Tensor:
     return snr.clamp(max=gamma) / snr
 
 
-def unet_batches(
-    recipe: UNetRecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer
-) -> BatchSource:
+def unet_batches(recipe: UNetRecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer) -> BatchSource:
     """Micro-batch k: frames drawn at random out of the latents (N, F, C, h, w), captioned as frames or as clips."""
 
     def batch_at(index: int) -> Batch:
-        draws = torch.Generator().manual_seed(recipe.seed * 2**40 + index)
+        draws = batch_draws(recipe.seed, index)
         clip, frame = (torch.randint(0, n, (recipe.batch_size,), generator=draws) for n in latents.shape[:2])
         chance = torch.rand(recipe.batch_size, 2, generator=draws)
         captions = []

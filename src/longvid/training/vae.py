@@ -23,6 +23,9 @@ class VAERecipe:
 
     channels: tuple[int, ...] = (16, 32, 64, 96)
     latent_channels: int = 8
+    layers_per_block: int = 1
+    norm_groups: int = 8
+    sample_size: int = 64
     batch_size: int = 10
     num_steps: int = 2600
     crop_batches: int = 3600
@@ -30,9 +33,12 @@ class VAERecipe:
     gradient_weight: float = 1.0
     l2_weight: float = 4.0
     kl_weight: float = 1e-4
+    normalise_frames: int = 2000
     seed: int = 0
     optimizer: OptimizerOptions = field(
-        default_factory=lambda: OptimizerOptions(learning_rate=2e-3, lr_schedule="cosine", warmup_steps=200, weight_decay=0.0)
+        default_factory=lambda: OptimizerOptions(
+            learning_rate=2e-3, lr_schedule="cosine", warmup_steps=200, weight_decay=0.0
+        )
     )
 
 
@@ -43,10 +49,10 @@ def build_vae(recipe: VAERecipe) -> AutoencoderKL:
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=recipe.channels,
-        layers_per_block=1,
+        layers_per_block=recipe.layers_per_block,
         latent_channels=recipe.latent_channels,
-        norm_num_groups=8,
-        sample_size=64,
+        norm_num_groups=recipe.norm_groups,
+        sample_size=recipe.sample_size,
         scaling_factor=1.0,
     )
 
@@ -68,7 +74,9 @@ class VAEObjective(nn.Module):
         error = made - frames
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         l1, l2 = (error.abs() * weight).mean(), error.square().mean()
-        slope = (error.diff(dim=-1).abs() * weight[..., 1:]).mean() + (error.diff(dim=-2).abs() * weight[..., 1:, :]).mean()
+        slope = (error.diff(dim=-1).abs() * weight[..., 1:]).mean() + (
+            error.diff(dim=-2).abs() * weight[..., 1:, :]
+        ).mean()
         r = self.recipe
         loss = l1 + r.gradient_weight * slope + r.l2_weight * l2 + r.kl_weight * kl
         return {"loss": loss, "l1": l1, "l2": l2, "kl": kl}

@@ -35,9 +35,9 @@ def encode_video(
     .. math:: z = s\,(\mu(x) + \sigma(x)\,\epsilon - m)
 
     with the VAE's ``scaling_factor`` s and ``shift_factor`` m (0 where it has none); the noise is left out unless
-    `sample`. The result does not depend on `frames_per_batch`: with `sample`, the noise of the whole video is drawn at
-    once. It has the dtype and device of `video`; only the VAE itself works in its own dtype. Place `video` on the
-    VAE's device first.
+    `sample`. The result does not depend on `frames_per_batch` beyond rounding (convolutions pick their kernel by batch
+    size): with `sample`, the noise of the whole video is drawn at once. It has the dtype and device of `video`; only
+    the VAE itself works in its own dtype. Place `video` on the VAE's device first.
 
     Args:
         vae: A diffusers ``AutoencoderKL`` or ``AutoencoderTiny`` (any object with the same ``encode`` and ``config``).

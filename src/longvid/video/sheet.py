@@ -6,12 +6,15 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from longvid.video.frames import uint8_frames
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _GAP = 4
 _LABEL_HEIGHT = 14
@@ -23,9 +26,9 @@ def contact_sheet(
     *,
     columns: int | None = None,
     max_frames: int = 64,
-    labels: bool | Sequence[str] = True,
-) -> Any:
-    """Draw evenly spaced frames of a video on one page, row by row, each with its number below it.
+    labels: bool | Sequence[object] = True,
+) -> Image:
+    """Draw evenly spaced frames of a video on one page, row by row, each with a label below it.
 
     Args:
         frames: Anything :meth:`VideoWriter.write` takes, or an iterable of such pieces: ``read_video(path)``, or
@@ -34,16 +37,16 @@ def contact_sheet(
         columns: Frames per row; by default as many as make the page about square.
         max_frames: Draw at most so many frames. Of a longer video, the first and the last are drawn and, as evenly as
             possible, those between.
-        labels: Write the frame numbers, counted from 0; or a text for each frame of the video, for those drawn.
+        labels: True writes the frame numbers, counted from 0, False nothing; or one label for each frame of the video,
+            those that are not drawn included.
 
     Returns:
-        The page as a ``PIL.Image.Image`` in mode RGB.
+        The page, in mode RGB.
 
     Raises:
-        ValueError: if there are no frames, their sizes differ, a number is below 1, or `path` cannot be written.
+        ValueError: if there are no frames, their sizes differ, there are fewer labels than frames, a number is below 1,
+            or `path` cannot be written.
     """
-    from PIL import Image, ImageDraw
-
     if max_frames < 1:
         raise ValueError(f"max_frames must be at least 1; got {max_frames}")
     if columns is not None and columns < 1:
@@ -51,21 +54,36 @@ def contact_sheet(
     if path is not None:
         _check_image_path(Path(path))
     numbers, images = _pick_evenly(frames, max_frames)
+    page = _draw(images, _texts(labels, numbers), columns)
+    if path is not None:
+        page.save(path)
+    return page
+
+
+def _texts(labels: bool | Sequence[object], numbers: list[int]) -> list[str] | None:
+    if isinstance(labels, bool):
+        return [str(number) for number in numbers] if labels else None
+    if len(labels) <= numbers[-1]:
+        raise ValueError(f"expected a label for each of at least {numbers[-1] + 1} frames; got {len(labels)} labels")
+    return [str(labels[number]) for number in numbers]
+
+
+def _draw(images: list[np.ndarray], texts: list[str] | None, columns: int | None) -> Image:
+    from PIL import Image, ImageDraw
+
     height, width = images[0].shape[:2]
     if columns is None:
         columns = max(1, round(math.sqrt(len(images) * height / width)))
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    cell_height, cell_width = height + _GAP + _LABEL_HEIGHT * bool(labels), width + _GAP
+    cell_height, cell_width = height + _GAP + (_LABEL_HEIGHT if texts else 0), width + _GAP
     page = Image.new("RGB", (columns * cell_width + _GAP, rows * cell_height + _GAP), "white")
     draw = ImageDraw.Draw(page)
-    for cell, (number, image) in enumerate(zip(numbers, images, strict=True)):
+    for cell, image in enumerate(images):
         left, top = _GAP + cell % columns * cell_width, _GAP + cell // columns * cell_height
         page.paste(Image.fromarray(image), (left, top))
-        if labels:
-            draw.text((left, top + height + 1), str(number) if labels is True else labels[number], fill="black")
-    if path is not None:
-        page.save(path)
+        if texts:
+            draw.text((left, top + height + 1), texts[cell], fill="black")
     return page
 
 

@@ -25,12 +25,17 @@ class FileSource:
         self.path = path
         try:
             with av.open(str(path)) as file:
-                self.fps = float(file.streams.video[0].guessed_rate or 0) or None
-                first = next(file.decode(video=0), None)
+                stream: Any = file.streams.video[0]
+                self.fps = float(stream.guessed_rate or 0) or None
+                first = next(file.decode(stream), None)
+                index = getattr(stream, "index_entries", ())  # PyAV below 15 does not show it
+                end = index[len(index) - 1].pos + index[len(index) - 1].size if len(index) else 0
         except (av.FFmpegError, IndexError, AttributeError) as error:  # no video stream; a stream of an unknown codec
             raise ValueError(f"{path} is damaged or not a video") from error
         if first is None:
             raise ValueError(f"{path} holds no frames")
+        if end > path.stat().st_size:  # FFmpeg would only end early
+            raise ValueError(f"{path} is damaged: it has {path.stat().st_size} bytes of at least {end}")
         self.height, self.width = first.height, first.width
 
     def __iter__(self) -> Iterator[np.ndarray]:

@@ -72,7 +72,7 @@ class WindowPlan(Sequence[Window]):
     def __getitem__(self, index: int) -> Window: ...
     @overload
     def __getitem__(self, index: slice) -> WindowPlan: ...
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> Window | WindowPlan:
         if isinstance(index, slice):
             return replace(self, indices=self.indices[index])
         return self._window(self.indices[index])

@@ -1,0 +1,99 @@
+"""The settings of a training run: one schema per recipe, for YAML files and `key=value` words (OmegaConf)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from longvid.training.art_v import ARTVRecipe
+from longvid.training.clip import CLIP_FRAMES, CLIPRecipe
+from longvid.training.data import DataOptions
+from longvid.training.unet import UNetRecipe
+from longvid.training.vae import VAERecipe
+
+
+@dataclass
+class BaseSettings:
+    """What `longvid train base` takes: the recipes of its three stages, and where things come from and go.
+
+    Attributes:
+        output: The folder of the model.
+        checkpoint_every: Steps between two checkpoints.
+        data: Your own videos; without them, the drawn world.
+    """
+
+    output: str | None = None
+    checkpoint_every: int = 500
+    data: DataOptions = field(default_factory=DataOptions)
+    vae: VAERecipe = field(default_factory=VAERecipe)
+    clip: CLIPRecipe = field(default_factory=CLIPRecipe)
+    unet: UNetRecipe = field(default_factory=UNetRecipe)
+
+
+@dataclass
+class ARTVSettings(ARTVRecipe):
+    """What `longvid train art-v` takes: the recipe, the model it starts from, and where things come from and go.
+
+    Attributes:
+        base: A text-to-image model of the Stable Diffusion kind: a bundled name, a folder or a hub id.
+        output: The folder of the model.
+        checkpoint_every: Steps between two checkpoints.
+        call_defaults: Call arguments that the model recommends, such as `num_inference_steps`.
+        data: Your own videos; without them, the drawn world.
+    """
+
+    base: str = "longvid/base-tiny"
+    output: str | None = None
+    checkpoint_every: int = 500
+    call_defaults: dict[str, Any] = field(default_factory=dict)
+    data: DataOptions = field(default_factory=DataOptions)
+
+
+def check_base(settings: BaseSettings) -> None:
+    """Find settings that cannot work together before any work is done.
+
+    Raises:
+        ValueError: with the first one.
+    """
+    _check_data(settings.data, 2 ** (len(settings.vae.channels) - 1), max(CLIP_FRAMES) + 1)
+    for name, recipe in (("vae", settings.vae), ("clip", settings.clip), ("unet", settings.unet)):
+        _check_steps(recipe.num_steps, f"{name}.num_steps")
+    if settings.data.path is None and settings.clip.tokenizer is not None:
+        raise ValueError(
+            "clip.tokenizer goes with your own data: the drawn world's captions have a tokenizer of their own"
+        )
+
+
+def check_art_v(settings: ARTVSettings) -> None:
+    """Find settings that cannot work together before any work is done.
+
+    Raises:
+        ValueError: with the first one.
+    """
+    _check_data(settings.data, 1, 2)
+    _check_steps(settings.num_steps, "num_steps")
+    for name in ("drop_references", "drop_anchor", "drop_text", "first_frames", "second_frames"):
+        if not 0 <= getattr(settings, name) <= 1:
+            raise ValueError(f"{name} is a share of the samples, in [0, 1]; got {getattr(settings, name)}")
+
+
+def _check_data(data: DataOptions, multiple: int, min_frames: int) -> None:
+    from longvid.sprites import FPS, SIZE
+
+    size = (data.height, data.width)
+    if data.path is None and (*size, data.fps) != (SIZE, SIZE, FPS):
+        raise ValueError(
+            f"the drawn world is {SIZE} x {SIZE} at {FPS} frames per second; training at {size[0]} x {size[1]} and"
+            f" {data.fps:g} needs your own videos: set data.path (--data FOLDER or CSV)"
+        )
+    if min(size) < multiple or any(side % multiple for side in size):
+        raise ValueError(f"data.height and data.width must be multiples of {multiple}; got {size[0]} x {size[1]}")
+    if data.fps <= 0:
+        raise ValueError(f"data.fps must be above 0; got {data.fps}")
+    if data.min_frames < min_frames:
+        raise ValueError(f"data.min_frames must be at least {min_frames}; got {data.min_frames}")
+
+
+def _check_steps(num_steps: int, name: str) -> None:
+    if num_steps < 1:
+        raise ValueError(f"{name} must be at least 1; got {num_steps}")

@@ -1,0 +1,215 @@
+"""The two training runs, stage after stage: `base` (VAE, CLIP, image UNet) and `art-v`, each leaving a pipeline folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
+
+from longvid.pipelines.art_v import ARTVPipeline
+from longvid.sprites import Scene
+from longvid.training import captioned
+from longvid.training.art_v import ARTVObjective, art_v_batches, network_options
+from longvid.training.clip import CLIPObjective, CLIPRecipe, build_clip, build_tokenizer, clip_batches, tokenize
+from longvid.training.config import ARTVSettings, BaseSettings, check_art_v, check_base
+from longvid.training.data import DataOptions, find_clips
+from longvid.training.frame_store import FrameStore, latent_store, pixel_store
+from longvid.training.latents import latent_cache, training_scenes
+from longvid.training.loop import TrainingRecord
+from longvid.training.unet import UNetObjective, build_scheduler, build_unet, unet_batches
+from longvid.training.vae import VAEObjective, VAERecipe, build_vae, fold_normalisation, frame_batches
+from longvid.training.workspace import Workspace
+
+BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+
+
+def run_base(settings: BaseSettings) -> Iterator[TrainingRecord]:
+    """Train VAE, CLIP and UNet, and leave `settings.output` as a Stable Diffusion pipeline folder.
+
+    The whole CLIP model lies beside the pipeline's parts, in the folder `clip`. Killed at any moment and started again
+    with the same settings, the run goes on from its last checkpoint and ends in the same weights.
+
+    Raises:
+        ValueError: for settings that cannot work, data that cannot be read, or a folder that holds another run.
+    """
+    check_base(settings)
+    work = Workspace(settings.output, settings)
+    pixels = _pixels(work, settings.data)
+    if pixels is not None:
+        yield from work.fill("frames", pixels)
+    yield from _train_vae(work, settings.vae, pixels)
+    yield from _train_clip(work, settings.clip, pixels)
+    yield from _train_unet(work, settings)
+    work.publish(lambda folder: _assemble(work, folder))
+
+
+def run_art_v(settings: ARTVSettings) -> Iterator[TrainingRecord]:
+    """Grow `settings.base` into ART-V, train it, and leave `settings.output` as a pipeline folder of the whole model.
+
+    Killed at any moment and started again with the same settings, the run goes on from its last checkpoint and ends in
+    the same weights.
+
+    Raises:
+        ValueError: for settings that cannot work, data that cannot be read, a base that ART-V cannot grow from, or a
+            folder that holds another run.
+    """
+    check_art_v(settings)
+    work = Workspace(settings.output, settings)
+    torch.manual_seed(settings.seed)
+    of_unet, of_mask = network_options(settings)
+    pipeline = ARTVPipeline.from_base(
+        settings.base,
+        unet_options=of_unet,
+        mask_options=of_mask,
+        static_noise=settings.static_noise,
+        call_defaults=dict(settings.call_defaults) or None,
+    )
+    tokenizer = pipeline.tokenizer
+    if settings.data.path is None:
+        latents, scenes = _drawn_latents(work, pipeline.vae, settings)
+        batches = art_v_batches(settings, latents, scenes, tokenizer)
+    else:
+        store = yield from _own_latents(work, settings.data, pipeline.vae, tokenizer)
+        batches = captioned.captioned_histories(settings, store, tokenizer)
+    noise = DDPMScheduler(**{name: pipeline.scheduler.config[name] for name in BETAS}, clip_sample=False)
+    null_ids = tokenize(tokenizer, [""])[0]
+    networks = (pipeline.unet, pipeline.mask_network)
+    objective = ARTVObjective(*networks, noise, settings, pipeline.text_encoder, null_ids)
+    yield from work.train("art_v", objective, batches, settings)
+    work.publish(pipeline.save_pretrained)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: the schema of its settings, and the function that takes them and yields a record per step."""
+
+    schema: type
+    run: Callable[[Any], Iterator[TrainingRecord]]
+
+
+RECIPES = {"base": Run(BaseSettings, run_base), "art-v": Run(ARTVSettings, run_art_v)}
+
+
+def _train_vae(work: Workspace, recipe: VAERecipe, pixels: FrameStore | None) -> Iterator[TrainingRecord]:
+    if work.model("vae"):
+        return
+    torch.manual_seed(recipe.seed)
+    vae = build_vae(recipe)
+    batches = frame_batches(recipe) if pixels is None else captioned.captioned_frames(recipe, pixels)
+    yield from work.train("vae", VAEObjective(vae, recipe), batches, recipe)
+    vae.eval()
+    if work.process.is_main_process:
+        unseen = range(10**6, 10**6 + max(1, recipe.normalise_frames // recipe.batch_size))
+        fold_normalisation(vae, torch.cat([batches(index)["frames"] for index in unseen]).to(vae.device))
+    work.keep("vae", vae=vae)
+
+
+def _train_clip(work: Workspace, recipe: CLIPRecipe, pixels: FrameStore | None) -> Iterator[TrainingRecord]:
+    if work.model("clip"):
+        return
+    torch.manual_seed(recipe.seed)
+    if pixels is None:
+        tokenizer = build_tokenizer()
+        batches = clip_batches(recipe, tokenizer)
+    else:
+        captions = [clip.caption for clip in pixels.clips]
+        own = recipe.tokenizer is None
+        tokenizer = captioned.tokenizer_for(captions) if own else load_tokenizer(str(recipe.tokenizer))
+        captioned.check_captions(tokenizer, captions)
+        batches = captioned.captioned_pairs(recipe, pixels, tokenizer)
+    clip = build_clip(recipe, tokenizer)
+    yield from work.train("clip", CLIPObjective(clip, recipe), batches, recipe)
+    work.keep("clip", clip=clip.eval(), tokenizer=tokenizer)
+
+
+def _train_unet(work: Workspace, settings: BaseSettings) -> Iterator[TrainingRecord]:
+    if work.model("unet"):
+        return
+    recipe = settings.unet
+    vae, (clip, tokenizer) = _load_vae(work), _load_clip(work)
+    if settings.data.path is None:
+        latents, scenes = _drawn_latents(work, vae, recipe)
+        batches = unet_batches(recipe, latents, scenes, tokenizer)
+    else:
+        store = yield from _own_latents(work, settings.data, vae, tokenizer)
+        batches = captioned.captioned_latents(recipe, store, tokenizer)
+    torch.manual_seed(recipe.seed)
+    unet = build_unet(recipe, vae.config.latent_channels, clip.config.text_config.hidden_size)
+    objective = UNetObjective(unet, clip.text_model, build_scheduler(), recipe)
+    yield from work.train("unet", objective, batches, recipe)
+    work.keep("unet", unet=unet.eval())
+
+
+def _assemble(work: Workspace, folder: str) -> None:
+    """Save the stages' models as a Stable Diffusion pipeline, and the whole CLIP beside them."""
+    clip, tokenizer = _load_clip(work)
+    image_encoder = CLIPVisionModelWithProjection(clip.config.vision_config)
+    image_encoder.vision_model.load_state_dict(clip.vision_model.state_dict())
+    image_encoder.visual_projection.load_state_dict(clip.visual_projection.state_dict())
+    StableDiffusionPipeline(
+        vae=_load_vae(work),
+        text_encoder=clip.text_model,
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel.from_pretrained(_part(work, "unet", "unet")),
+        scheduler=build_scheduler(),
+        safety_checker=None,  # type: ignore[arg-type]
+        feature_extractor=None,  # type: ignore[arg-type]
+        image_encoder=image_encoder,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    clip.save_pretrained(Path(folder, "clip"))
+
+
+def load_tokenizer(name: str) -> CLIPTokenizer:
+    """The CLIP tokenizer of a folder or a hub id, or of the pipeline there.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for place in ({"subfolder": "tokenizer"}, {}):
+        try:
+            return CLIPTokenizer.from_pretrained(name, **place)
+        except (OSError, ValueError, TypeError):
+            continue
+    raise ValueError(f"there is no CLIP tokenizer in {name!r}")
+
+
+def _pixels(work: Workspace, data: DataOptions) -> FrameStore | None:
+    return None if data.path is None else pixel_store(work.root / "frames", find_clips(data.path), data)
+
+
+def _own_latents(
+    work: Workspace, data: DataOptions, vae: AutoencoderKL, tokenizer: CLIPTokenizer
+) -> Any:  # a generator of records that returns the store
+    clips = find_clips(str(data.path))
+    captioned.check_captions(tokenizer, [clip.caption for clip in clips])
+    store = latent_store(work.root / "latents", clips, data, vae.eval().to(work.process.device))
+    yield from work.fill("latents", store)
+    vae.to("cpu")
+    return store
+
+
+def _drawn_latents(work: Workspace, vae: AutoencoderKL, recipe: Any) -> tuple[Tensor, list[Scene]]:
+    scenes = training_scenes(recipe.num_scenes, recipe.seed, tuple(recipe.motions))
+    with work.process.main_process_first():
+        latents = latent_cache(work.root / "latents.safetensors", vae.eval(), scenes, recipe.num_frames)
+    return latents, scenes
+
+
+def _part(work: Workspace, stage: str, name: str) -> str:
+    return str(work.root / stage / "model" / name)
+
+
+def _load_vae(work: Workspace) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(_part(work, "vae", "vae")).eval()
+
+
+def _load_clip(work: Workspace) -> tuple[CLIPModel, CLIPTokenizer]:
+    clip = CLIPModel.from_pretrained(_part(work, "clip", "clip")).eval()
+    return clip, CLIPTokenizer.from_pretrained(_part(work, "clip", "tokenizer"))

@@ -1,0 +1,144 @@
+"""The training runs from the command line: what they leave behind, and that they can be stopped anywhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+from transformers import CLIPModel, CLIPVisionModelWithProjection
+
+from longvid import LongVideoPipeline
+from longvid.cli.main import main
+from longvid.cli.settings import merge_settings
+from longvid.training.run import RECIPES
+
+SMALL_BASE = [
+    "checkpoint_every=1",
+    "vae.channels=[8,8,8,8]", "vae.batch_size=2", "vae.num_steps=2", "vae.crop_batches=1", "vae.normalise_frames=8",
+    "clip.width=16", "clip.text_layers=1", "clip.vision_layers=1", "clip.num_frames=3", "clip.num_clips=2",
+    "clip.num_steps=2",
+    "unet.channels=[16,16]", "unet.heads=[2,2]", "unet.num_scenes=3", "unet.num_frames=4", "unet.batch_size=2",
+    "unet.num_steps=3", "unet.optimizer.warmup_steps=1",
+]  # fmt: skip
+SMALL_ART_V = [
+    "checkpoint_every=1", "mask_channels=[16,16]", "mask_heads=[2,2]", "num_scenes=3", "num_frames=4", "batch_size=2",
+    "num_steps=2", "optimizer.warmup_steps=1",
+]  # fmt: skip
+
+
+def records(name, words, **options):
+    """The records of a run; `data.path` is spelt `data`."""
+    options = {("data.path" if key == "data" else key): str(value) for key, value in options.items()}
+    recipe = RECIPES[name]
+    return recipe.run(merge_settings(recipe.schema, overrides=words, options=options))
+
+
+def weights(folder):
+    files = sorted(path for path in Path(folder).glob("*/*.safetensors") if path.parent.name != "training")
+    return {f"{path.parent.name}.{key}": value for path in files for key, value in load_file(path).items()}
+
+
+def same(folder, other):
+    first, second = weights(folder), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A base model, made by one uninterrupted run of the command."""
+    folder = tmp_path_factory.mktemp("runs") / "base"
+    assert main(["train", "base", "--output", str(folder), "--log-every", "1", "--quiet", *SMALL_BASE]) == 0
+    return folder
+
+
+def test_the_base_is_a_stable_diffusion_folder_with_its_clip(base):
+    pipeline = StableDiffusionPipeline.from_pretrained(base)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a red circle", num_inference_steps=2, height=64, width=64, output_type="pt").images
+    assert image.shape == (1, 3, 64, 64)
+    clip, vision = (
+        CLIPModel.from_pretrained(base / "clip"),
+        CLIPVisionModelWithProjection.from_pretrained(base / "image_encoder"),
+    )
+    ids = pipeline.tokenizer("a red circle", return_tensors="pt").input_ids
+    assert torch.equal(clip.text_model(ids).last_hidden_state, pipeline.text_encoder(ids).last_hidden_state)
+    embedded = clip.visual_projection(clip.vision_model(image).pooler_output)
+    torch.testing.assert_close(vision(image).image_embeds, embedded)
+
+
+def test_the_log_tells_every_stage(base):
+    lines = [json.loads(line) for line in (base / "training" / "log.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in lines] == [
+        ("vae", 1), ("vae", 2), ("clip", 1), ("clip", 2), ("unet", 1), ("unet", 2), ("unet", 3)
+    ]  # fmt: skip
+    assert all({"loss", "learning_rate"} <= line.keys() for line in lines)
+
+
+def test_a_run_that_is_stopped_after_every_step_ends_in_the_same_weights(base, tmp_path):
+    steps = []
+    while True:
+        stopped = records("base", SMALL_BASE, output=tmp_path / "again")
+        record = next(stopped, None)
+        if record is None:
+            break
+        steps.append((record.stage, record.step))
+        stopped.close()
+    assert steps == [("vae", 1), ("vae", 2), ("clip", 1), ("clip", 2), ("unet", 1), ("unet", 2), ("unet", 3)]
+    assert same(tmp_path / "again", base)
+
+
+def test_art_v_grows_from_the_base_and_can_be_stopped(base, tmp_path):
+    output = tmp_path / "art-v"
+    stopped = records("art-v", SMALL_ART_V, base=base, output=output)
+    next(stopped)
+    stopped.close()
+    assert not (output / "model_index.json").exists()
+    assert [r.step for r in records("art-v", SMALL_ART_V, base=base, output=output)] == [2]
+    list(records("art-v", SMALL_ART_V, base=base, output=tmp_path / "whole"))
+    assert same(output, tmp_path / "whole")
+    pipeline = LongVideoPipeline.from_pretrained(output)
+    pipeline.set_progress_bar_config(disable=True)
+    video = pipeline(
+        "a red circle moving right", num_frames=2, num_inference_steps=1, height=64, width=64, output_type="pt"
+    )
+    assert pipeline.config.static_noise == "scaled"
+    assert video.frames.shape[:2] == (1, 2)
+
+
+def test_own_videos_train_every_stage(clips_folder, tmp_path):
+    words = [*SMALL_BASE, "data.height=32", "data.width=32"]
+    stages = [r.stage for r in records("base", words, data=clips_folder, output=tmp_path / "base")]
+    assert list(dict.fromkeys(stages)) == ["frames", "vae", "clip", "latents", "unet"]
+    words = [*SMALL_ART_V, "data.height=32", "data.width=32"]
+    made = list(records("art-v", words, data=clips_folder, base=tmp_path / "base", output=tmp_path / "art-v"))
+    assert [(r.stage, r.step) for r in made] == [
+        ("latents", 1),
+        ("latents", 2),
+        ("latents", 3),
+        ("art_v", 1),
+        ("art_v", 2),
+    ]
+    assert LongVideoPipeline.from_pretrained(tmp_path / "art-v").tokenizer.model_max_length == 77
+
+
+def test_other_settings_do_not_go_on_with_a_run(base, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(base, copy)
+    with pytest.raises(ValueError, match=r"holds a run with unet.batch_size=2; got unet.batch_size=4"):
+        next(records("base", [*SMALL_BASE, "unet.batch_size=4"], output=copy))
+    assert list(records("base", [*SMALL_BASE, "unet.num_steps=2"], output=copy)) == []
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):
+    assert main(["train", "base"]) == 1
+    assert "set output (--output FOLDER)" in capsys.readouterr().err
+    assert main(["train", "base", "--output", str(tmp_path), "--data", str(tmp_path / "none")]) == 1
+    assert "there is nothing at" in capsys.readouterr().err
+    assert main(["train", "bass", "--output", str(tmp_path)]) == 2
+    assert "did you mean 'base'?" in capsys.readouterr().err
+    assert main(["train", "base", "--base", "x"]) == 2

@@ -36,7 +36,7 @@ def fit(model, num_steps, options=OPTIONS, *, stop=None, source=points, **more):
 
 def program(*words, **environment):
     command = [sys.executable, toy_training.__file__, *map(str, words)]
-    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 

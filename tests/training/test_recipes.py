@@ -60,7 +60,7 @@ def test_cached_latents_are_those_of_the_vae_and_follow_scenes_and_weights(tmp_p
 
 @pytest.mark.parametrize("motion", ["left", "right", "up", "down", "breathing", "still"])
 def test_a_video_backwards_is_what_the_reversed_scene_says(motion):
-    scene = Scene("gray", "solid", (Sprite("square", "red", "medium", "normal", motion, 30.0, 34.0),))
+    scene = Scene("gray", "solid", (Sprite("square", "red", "medium", motion, "normal", 30.0, 34.0),))
     backwards = reverse_time(scene)
     assert read(draw(scene, 16)[0].flip(1)).sprites[0].motion == backwards.sprites[0].motion
     assert reverse_time(backwards) == scene
@@ -70,7 +70,7 @@ def test_a_video_backwards_is_what_the_reversed_scene_says(motion):
 def test_motions_that_have_no_words_backwards_are_not_reversed():
     for motion in ("circling", "spinning", "passing left"):
         assert (
-            reverse_time(Scene("gray", "solid", (Sprite("square", "red", "medium", "normal", motion, 30.0, 34.0),)))
+            reverse_time(Scene("gray", "solid", (Sprite("square", "red", "medium", motion, "normal", 30.0, 34.0),)))
             is None
         )
 

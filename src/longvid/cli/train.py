@@ -57,8 +57,7 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
     plain, overrides = split_overrides([*arguments.words, *rest])
     if plain:
         parser.error(f"expected settings as key=value; got {plain[0]!r}")
-    from accelerate import PartialState
-
+    from longvid.training.loop import this_process
     from longvid.training.run import RECIPES
 
     if arguments.recipe not in RECIPES:
@@ -83,7 +82,7 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
         except Interrupted as stop:
             say("longvid: stopped; the same command goes on from the last checkpoint")
             return stop.exit_code
-    say(f"longvid: the model is in {settings.output}", quiet=arguments.quiet or not PartialState().is_main_process)
+    say(f"longvid: the model is in {settings.output}", quiet=arguments.quiet or not this_process().is_main_process)
     return 0
 
 

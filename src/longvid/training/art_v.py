@@ -34,7 +34,7 @@ class ARTVRecipe:
     drop_anchor: float = 0.1
     drop_text: float = 0.1
     anchor_window: int = 10
-    first_frames: float = 0.08
+    first_frames: float = 0.2
     second_frames: float = 0.3
     min_snr: float = 5.0
     num_scenes: int = 5000

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, send_to_device
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env, send_to_device
 from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
@@ -160,8 +160,8 @@ def make_accelerator(options: OptimizerOptions, **kwargs: Any) -> Accelerator:
     Raises:
         ValueError: for a precision that does not exist or that this device cannot compute in.
     """
-    state = AcceleratorState._shared_state
-    if state and AcceleratorState().mixed_precision != options.mixed_precision:
+    this_process()
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != options.mixed_precision:
         AcceleratorState._reset_state()  # a process may train one stage after another, each in its own precision
     return Accelerator(
         gradient_accumulation_steps=options.gradient_accumulation_steps,
@@ -169,6 +169,12 @@ def make_accelerator(options: OptimizerOptions, **kwargs: Any) -> Accelerator:
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         **kwargs,
     )
+
+
+def this_process() -> PartialState:
+    """This process among those of the run; without it, accelerate sees processes on a CPU as runs of their own."""
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu)
 
 
 def latest_checkpoint(checkpoint_dir: str | Path) -> Path | None:

@@ -157,7 +157,7 @@ def _assemble(work: Workspace, folder: str) -> None:
         text_encoder=clip.text_model,
         tokenizer=tokenizer,
         unet=UNet2DConditionModel.from_pretrained(_part(work, "unet", "unet")),
-        scheduler=build_scheduler(),
+        scheduler=build_scheduler(),  # type: ignore[arg-type]
         safety_checker=None,  # type: ignore[arg-type]
         feature_extractor=None,  # type: ignore[arg-type]
         image_encoder=image_encoder,
@@ -172,7 +172,8 @@ def load_tokenizer(name: str) -> CLIPTokenizer:
     Raises:
         ValueError: if there is none.
     """
-    for place in ({"subfolder": "tokenizer"}, {}):
+    places: list[dict[str, Any]] = [{"subfolder": "tokenizer"}, {}]
+    for place in places:
         try:
             return CLIPTokenizer.from_pretrained(name, **place)
         except (OSError, ValueError, TypeError):
@@ -185,7 +186,7 @@ def _pixels(work: Workspace, data: DataOptions) -> FrameStore | None:
 
 
 def _own_latents(
-    work: Workspace, data: DataOptions, vae: AutoencoderKL, tokenizer: CLIPTokenizer
+    work: Workspace, data: DataOptions, vae: Any, tokenizer: CLIPTokenizer
 ) -> Any:  # a generator of records that returns the store
     clips = find_clips(str(data.path))
     captioned.check_captions(tokenizer, [clip.caption for clip in clips])
@@ -195,7 +196,7 @@ def _own_latents(
     return store
 
 
-def _drawn_latents(work: Workspace, vae: AutoencoderKL, recipe: Any) -> tuple[Tensor, list[Scene]]:
+def _drawn_latents(work: Workspace, vae: Any, recipe: Any) -> tuple[Tensor, list[Scene]]:
     scenes = training_scenes(recipe.num_scenes, recipe.seed, tuple(recipe.motions))
     with work.process.main_process_first():
         latents = latent_cache(work.root / "latents.safetensors", vae.eval(), scenes, recipe.num_frames)
@@ -206,10 +207,10 @@ def _part(work: Workspace, stage: str, name: str) -> str:
     return str(work.root / stage / "model" / name)
 
 
-def _load_vae(work: Workspace) -> AutoencoderKL:
+def _load_vae(work: Workspace) -> Any:
     return AutoencoderKL.from_pretrained(_part(work, "vae", "vae")).eval()
 
 
-def _load_clip(work: Workspace) -> tuple[CLIPModel, CLIPTokenizer]:
-    clip = CLIPModel.from_pretrained(_part(work, "clip", "clip")).eval()
+def _load_clip(work: Workspace) -> tuple[Any, CLIPTokenizer]:
+    clip: Any = CLIPModel.from_pretrained(_part(work, "clip", "clip")).eval()
     return clip, CLIPTokenizer.from_pretrained(_part(work, "clip", "tokenizer"))

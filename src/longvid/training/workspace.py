@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from torch import nn
 
 from longvid.training.frame_store import FrameStore
-from longvid.training.loop import BatchSource, TrainingRecord, train
+from longvid.training.loop import BatchSource, TrainingRecord, this_process, train
 
 MAY_CHANGE = ("output", "checkpoint_every", "num_steps", "gradient_checkpointing", "call_defaults")
 """Settings that a run may be continued with other values of."""
@@ -36,7 +35,7 @@ class Workspace:
         if output is None:
             raise ValueError("there is no place for the model: set output (--output FOLDER)")
         self.output, self.root = Path(output), Path(output) / "training"
-        self.process = PartialState()
+        self.process = this_process()
         self.checkpoint_every: int = settings.checkpoint_every
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -96,7 +95,8 @@ class Workspace:
         path, now = self.root / "settings.yaml", OmegaConf.structured(settings)
         if path.exists():
             before = dict(_flat(OmegaConf.to_container(OmegaConf.load(path))))
-            for key, value in _flat(OmegaConf.to_container(now)):
+            as_read = OmegaConf.create(OmegaConf.to_yaml(now))  # tuples as lists
+            for key, value in _flat(OmegaConf.to_container(as_read)):
                 if key in before and before[key] != value and not set(key.split(".")) & set(MAY_CHANGE):
                     raise ValueError(
                         f"{self.output} holds a run with {key}={before[key]}; got {key}={value}: go on with the same"

@@ -1,0 +1,68 @@
+"""Put trained pipeline folders into the package: `python tools/bundle_models.py RUN_FOLDER NAME [--base NAME]`.
+
+Weights become float16 safetensors; a component that equals one of `--base` is not stored again but named in `shared.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from transformers import CLIPModel
+
+from longvid import LongVideoPipeline
+from longvid.bundled import ROOT, SHARED
+from longvid.pipelines.fingerprint import fingerprint_of
+
+
+def load(folder: Path) -> DiffusionPipeline:
+    """A pipeline folder of longvid's or Stable Diffusion's, in float16."""
+    kind = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    loader = StableDiffusionPipeline if kind == "StableDiffusionPipeline" else LongVideoPipeline
+    return loader.from_pretrained(str(folder), dtype=torch.float16)
+
+
+def bundle(source: Path, name: str, base: str | None) -> Path:
+    """Write `source` below `longvid/bundled/NAME` and return that folder."""
+    target = ROOT / name
+    shutil.rmtree(target, ignore_errors=True)
+    pipeline = load(source)
+    pipeline.save_pretrained(str(target))
+    if (source / "clip").is_dir():
+        CLIPModel.from_pretrained(source / "clip", dtype=torch.float16).save_pretrained(target / "clip")
+    if base is not None:
+        shared = {}
+        for part, module in load(ROOT / base).components.items():
+            mine = pipeline.components.get(part)
+            if module is not None and mine is not None and type(mine) is type(module):
+                if part != "scheduler" and fingerprint_of(mine) == fingerprint_of(module):
+                    shutil.rmtree(target / part)
+                    shared[part] = f"../{base}/{part}"
+        (target / SHARED).write_text(json.dumps(shared, indent=2) + "\n")
+    for path in target.rglob("*.json"):
+        forget_origin(path)
+    for path in target.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return target
+
+
+def forget_origin(path: Path) -> None:
+    """Take the folder of the training run out of a JSON file."""
+    content = json.loads(path.read_text())
+    if content.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--base")
+    arguments = parser.parse_args()
+    folder = bundle(arguments.source, arguments.name, arguments.base)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder}: {size / 2**20:.1f} MiB")

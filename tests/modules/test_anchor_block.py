@@ -2,7 +2,7 @@
 
 import torch
 
-from conftest import draw
+from networks import draw
 from longvid.modules.anchor_block import patch_tokens, sincos_positions
 
 

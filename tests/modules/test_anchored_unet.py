@@ -5,7 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
-from conftest import ONE_LEVEL, PLAIN_BOTTOM, TWO_LEVELS, build, draw, shake
+from networks import ONE_LEVEL, PLAIN_BOTTOM, TWO_LEVELS, build, draw, shake
 from longvid.modules import AnchoredUNet
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import MASK, build, draw, shake
+from networks import MASK, build, draw, shake
 from longvid.modules import MaskedDiffusionModel, static_noise
 
 
@@ -80,6 +80,20 @@ def test_without_a_mask_network_the_noise_is_the_dynamic_noise(batch, conditions
     assert output.mask is None and output.static is None
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_network_of_velocity_gives_the_noise_that_the_velocity_implies(batch, conditions, masked):
+    networks = (shake(build()), shake(build(**MASK)) if masked else None)
+    options = {"conditions": conditions(), "alpha_bar": torch.tensor([0.3, 0.8])}
+    velocity = MaskedDiffusionModel(*networks)(*batch(), **options).dynamic
+    output = MaskedDiffusionModel(*networks, prediction_type="v_prediction")(*batch(), **options)
+    signal, level = (power.sqrt().reshape(2, 1, 1, 1) for power in (options["alpha_bar"], 1 - options["alpha_bar"]))
+    torch.testing.assert_close(output.dynamic, signal * velocity + level * batch()[0])
+    if masked:
+        mixed = output.mask * output.static + (1 - output.mask) * output.dynamic
+        torch.testing.assert_close(output.noise, mixed)
+
+
 def test_the_loss_reaches_both_networks_and_falls(batch, conditions):
     model = MaskedDiffusionModel(build(), build(**MASK, mask_bias_init=-3.0)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -115,8 +129,10 @@ def test_bad_options_are_named(batch, conditions):
         static_noise(torch.zeros(1), torch.zeros(1), 0.5, "other")
     with pytest.raises(ValueError, match="mask_activation must be one of sigmoid, .*; got 'softmax'"):
         MaskedDiffusionModel(build(), mask_activation="softmax")
-    with pytest.raises(ValueError, match="must be 'epsilon'; got 'v_prediction'"):
-        MaskedDiffusionModel(build(), prediction_type="v_prediction")
+    with pytest.raises(ValueError, match="prediction_type must be one of epsilon, v_prediction; got 'sample'"):
+        MaskedDiffusionModel(build(), prediction_type="sample")
+    with pytest.raises(ValueError, match="prediction_type='v_prediction' needs alpha_bar"):
+        MaskedDiffusionModel(build(), prediction_type="v_prediction")(*batch(), conditions=conditions())
     with pytest.raises(ValueError, match="mask_network must have 1 output channel; got 8"):
         MaskedDiffusionModel(build(), build())
     with pytest.raises(ValueError, match="needs alpha_bar"):

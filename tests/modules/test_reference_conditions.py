@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conftest import MASK, build, shake
+from networks import MASK, build, shake
 from longvid.modules import MaskedDiffusionModel, ReferenceConditions
 
 

@@ -54,6 +54,22 @@ def test_the_first_frame_of_the_grown_model_is_the_image_of_the_base(folder):
     torch.testing.assert_close(frame, image * pipe.vae.config.scaling_factor / base.vae.config.scaling_factor)
 
 
+def test_the_first_frame_of_a_model_grown_from_a_base_of_velocity_is_the_image_of_the_base(folder):
+    base = StableDiffusionPipeline.from_pretrained(folder)
+    base.scheduler = DDIMScheduler(**tiny.BETAS, prediction_type="v_prediction", clip_sample=False, steps_offset=1)
+    base.set_progress_bar_config(disable=True)
+    pipe = ARTVPipeline.from_base(base, mask_network=None)
+    pipe.set_progress_bar_config(disable=True)
+    latents = torch.randn(1, tiny.LATENT_CHANNELS, 8, 8)
+    options = {"num_inference_steps": 3, "output_type": "latent", "guidance_scale": 7.5}
+    image = base("a red circle", latents=latents.clone(), **options).images
+    for prediction_type in ("v_prediction", "epsilon"):
+        pipe.scheduler = DDIMScheduler.from_config(base.scheduler.config, prediction_type=prediction_type)
+        frame = pipe("a red circle", latents=latents[:, :, None], num_frames=1, **options).frames[:, :, 0]
+        expected = image * pipe.vae.config.scaling_factor / base.vae.config.scaling_factor
+        torch.testing.assert_close(frame, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_model_of_any_size_is_grown_with_its_mask_network_and_makes_a_video(folder, seeded):
     options = {"mask_options": {"mask_bias_init": -3.0}, "static_noise": "scaled", "call_defaults": {"num_frames": 2}}
     pipe = ARTVPipeline.from_base(str(folder), **options)
@@ -83,8 +99,8 @@ def test_the_papers_mask_network_follows_from_the_papers_unet():
 
 
 def test_a_base_that_predicts_something_else_or_is_no_image_model_is_refused(art_v):
-    base = tiny.stable_diffusion(scheduler=DDIMScheduler(**tiny.BETAS, prediction_type="v_prediction"))
-    with pytest.raises(ValueError, match="must predict epsilon; got a base that predicts v_prediction"):
+    base = tiny.stable_diffusion(scheduler=DDIMScheduler(**tiny.BETAS, prediction_type="sample"))
+    with pytest.raises(ValueError, match="expected a base that predicts epsilon or v_pred.*; got one that predicts sample"):
         ARTVPipeline.from_base(base)
     from diffusers import DDPMPipeline
 

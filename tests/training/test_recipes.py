@@ -8,12 +8,13 @@ from diffusers import DDPMScheduler
 
 import tiny
 from longvid.modules.masked_diffusion import STATIC_NOISES
+from longvid.samplers import add_noise, from_x0
 from longvid.sprites import Scene, Sprite, caption_clip, draw, read, vocabulary
 from longvid.training.art_v import ARTVObjective, ARTVRecipe, art_v_batches, build_networks
 from longvid.training.clip import CLIPRecipe, build_clip, build_tokenizer, tokenize
 from longvid.training.latents import REVERSIBLE, latent_cache, reverse_time, training_scenes
 from longvid.training.loop import OptimizerOptions, train
-from longvid.training.unet import UNetObjective, UNetRecipe, build_scheduler, min_snr_weight, unet_batches
+from longvid.training.unet import UNetObjective, UNetRecipe, build_scheduler, loss_weight, unet_batches
 from longvid.training.vae import VAERecipe, build_vae, fold_normalisation
 from longvid.video.codec import encode_video
 
@@ -75,11 +76,17 @@ def test_motions_that_have_no_words_backwards_are_not_reversed():
         )
 
 
-def test_the_min_snr_weight_is_one_where_the_signal_is_weak_and_everywhere_without_a_limit():
-    scheduler, t = build_scheduler(), torch.tensor([0, 500, 999])
-    snr = scheduler.alphas_cumprod[t] / (1 - scheduler.alphas_cumprod[t])
-    torch.testing.assert_close(min_snr_weight(scheduler, t, 5.0), snr.clamp(max=5.0) / snr)
-    assert min_snr_weight(scheduler, t, float("inf")).eq(1).all()
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_the_weighted_error_of_the_prediction_is_the_limited_error_of_the_clean_estimate(prediction_type):
+    scheduler, t = build_scheduler(prediction_type=prediction_type), torch.tensor([0, 300, 600, 999])
+    clean, noise, guess = torch.randn(3, 4, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noisy = add_noise(clean, noise, t, scheduler)
+    implied, true = (from_x0(x0, noisy, t, scheduler) for x0 in (guess, clean))
+    weighted = (implied - true).square().mean((1, 2, 3)) * loss_weight(scheduler, t, 5.0)
+    snr = scheduler.alphas_cumprod[t].double() / (1 - scheduler.alphas_cumprod[t].double())
+    limited = (snr + (prediction_type == "v_prediction")).clamp(max=5.0)
+    torch.testing.assert_close(weighted, limited * (guess - clean).square().mean((1, 2, 3)), rtol=1e-3, atol=0)
+    assert loss_weight(scheduler, t, float("inf")).eq(1).all()
 
 
 def toy_art_v(static_noise, **changes):

@@ -13,6 +13,7 @@ from .anchored_unet import AnchoredUNet
 from .reference_conditions import ReferenceConditions
 
 STATIC_NOISES = ("ref_minus_noisy", "noisy_minus_ref", "scaled")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 MASK_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -51,9 +52,14 @@ def static_noise(sample: Tensor, reference: Tensor, alpha_bar: Tensor | float | 
         raise ValueError(f"static_noise must be one of {', '.join(STATIC_NOISES)}; got {kind!r}")
     if alpha_bar is None:
         raise ValueError("static_noise='scaled' needs alpha_bar, the cumulative alpha at the timestep; got None")
-    signal_power = torch.as_tensor(alpha_bar, device=sample.device, dtype=torch.float32).reshape(-1, 1, 1, 1)
-    signal, noise = signal_power.sqrt().to(sample.dtype), (1 - signal_power).sqrt().to(sample.dtype)
+    signal, noise = _amplitudes(alpha_bar, sample)
     return (sample - signal * reference) / noise
+
+
+def _amplitudes(alpha_bar: Tensor | float, sample: Tensor) -> tuple[Tensor, Tensor]:
+    """sqrt(alpha_bar) and sqrt(1 - alpha_bar), in the shape and dtype that multiply `sample`."""
+    signal_power = torch.as_tensor(alpha_bar, device=sample.device, dtype=torch.float32).reshape(-1, 1, 1, 1)
+    return signal_power.sqrt().to(sample.dtype), (1 - signal_power).sqrt().to(sample.dtype)
 
 
 @dataclass
@@ -79,6 +85,9 @@ class MaskedDiffusionModel(nn.Module):
     .. math:: \hat\epsilon = m\, \epsilon_{static} + (1 - m)\, \epsilon_{dynamic}, \qquad
         \epsilon_{dynamic} = \Phi_{dynamic}(y_t, c), \quad m = \sigma(\Phi_{mask}(y_t, c))
 
+    A network that predicts velocity (ours: the paper's predicts noise) gives the dynamic noise
+    :math:`\sqrt{\bar\alpha}\, \Phi_{dynamic}(y_t, c) + \sqrt{1 - \bar\alpha}\, y_t`; the rest stays as it is.
+
     Both networks get the same inputs; each encodes the conditions with its own adapter and anchor blocks. The model
     owns no weights: it composes two networks, and without a mask network it predicts the dynamic noise alone.
 
@@ -87,7 +96,7 @@ class MaskedDiffusionModel(nn.Module):
         mask_network: Network of the mask, with one output channel; None for the paper's ablation.
         static_noise: See `static_noise`. Trained weights are valid for the kind they were trained with only.
         mask_activation: "sigmoid", "hard_sigmoid" or "clamp".
-        prediction_type: Must be "epsilon": the equation is one of noises.
+        prediction_type: What `unet` predicts, "epsilon" or "v_prediction".
 
     Raises:
         ValueError: for an unknown option or networks that do not fit together.
@@ -109,17 +118,22 @@ class MaskedDiffusionModel(nn.Module):
             raise ValueError(f"static_noise must be one of {', '.join(STATIC_NOISES)}; got {static_noise!r}")
         if mask_activation not in MASK_ACTIVATIONS:
             raise ValueError(f"mask_activation must be one of {', '.join(MASK_ACTIVATIONS)}; got {mask_activation!r}")
-        if prediction_type != "epsilon":
-            raise ValueError(
-                f"masked diffusion mixes noises, so the scheduler's prediction_type must be 'epsilon';"
-                f" got {prediction_type!r}"
-            )
+        if prediction_type not in PREDICTION_TYPES:
+            raise ValueError(f"prediction_type must be one of {', '.join(PREDICTION_TYPES)}; got {prediction_type!r}")
         if mask_network is not None and mask_network.config["out_channels"] != 1:
             raise ValueError(f"mask_network must have 1 output channel; got {mask_network.config['out_channels']}")
         self.unet = unet
         self.mask_network = mask_network
         self.static_noise = static_noise
         self.mask_activation = mask_activation
+        self.prediction_type = prediction_type
+
+    @property
+    def needs_alpha_bar(self) -> bool:
+        """Whether `forward` must be told `alpha_bar`."""
+        return self.prediction_type == "v_prediction" or (
+            self.mask_network is not None and self.static_noise == "scaled"
+        )
 
     def cache(self, conditions: ReferenceConditions) -> ReferenceConditions:
         """Encode the conditions once for all evaluations of a frame; predictions stay bit-identical."""
@@ -139,14 +153,25 @@ class MaskedDiffusionModel(nn.Module):
         Args:
             sample: Noisy latent at the variance-preserving scale.
             conditions: References, anchor and noise level, encoded or not.
-            alpha_bar: Cumulative alpha at the timestep; needed by static_noise="scaled" only.
+            alpha_bar: Cumulative alpha at the timestep, if `needs_alpha_bar`.
 
         Shapes:
             sample (B, C, H, W), timestep () or (B,), encoder_hidden_states (B, N, D), alpha_bar () or (B,).
+
+        Raises:
+            ValueError: if `alpha_bar` is needed and missing.
         """
+        if alpha_bar is None and self.needs_alpha_bar:
+            raise ValueError(
+                f"static_noise={self.static_noise!r} with prediction_type={self.prediction_type!r} needs alpha_bar, the"
+                f" cumulative alpha at the timestep; got None"
+            )
         dynamic = self.unet(
             sample, timestep, encoder_hidden_states, return_dict=False, **conditions.inputs(conditions.unet_encoded)
         )[0]
+        if self.prediction_type == "v_prediction":
+            signal, noise_level = _amplitudes(alpha_bar, sample)  # type: ignore[arg-type]
+            dynamic = signal * dynamic + noise_level * sample
         if self.mask_network is None:
             return MaskedDiffusionOutput(noise=dynamic, dynamic=dynamic)
         logits = self.mask_network(

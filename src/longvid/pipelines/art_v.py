@@ -69,6 +69,7 @@ class ARTVPipeline(LongVideoPipeline):
         static_noise: What the newest reference implies: "ref_minus_noisy" (Sec. 3.2), "noisy_minus_ref" (Fig. 3) or
             "scaled" (exact for a still image).
         mask_activation: "sigmoid", "hard_sigmoid" or "clamp".
+        prediction_type: What `unet` predicts, "epsilon" (the paper) or "v_prediction", whatever the scheduler takes.
         blank: What blank frames are: "zeros" in latent space, "encoded_black" or "encoded_gray" images.
         static_ref: Whether the mask copies from the "clean" or the noise-"augmented" reference.
         null_ref_static: What it copies where references are blank: the "blank" frame or nothing ("zero_mask").
@@ -103,6 +104,7 @@ class ARTVPipeline(LongVideoPipeline):
         mask_network: AnchoredUNet | None = None,
         static_noise: str = "ref_minus_noisy",
         mask_activation: str = "sigmoid",
+        prediction_type: str = "epsilon",
         blank: str = "zeros",
         static_ref: str = "clean",
         null_ref_static: str = "blank",
@@ -126,6 +128,7 @@ class ARTVPipeline(LongVideoPipeline):
         self.register_to_config(
             static_noise=static_noise,
             mask_activation=mask_activation,
+            prediction_type=prediction_type,
             blank=blank,
             static_ref=static_ref,
             null_ref_static=null_ref_static,
@@ -145,7 +148,7 @@ class ARTVPipeline(LongVideoPipeline):
 
     def masked_diffusion(self) -> MaskedDiffusionModel:
         """The two networks as one model of the noise; it owns no weights and lets gradients through."""
-        options = {"static_noise": self.config.static_noise, "mask_activation": self.config.mask_activation}
+        options = {name: self.config[name] for name in ("static_noise", "mask_activation", "prediction_type")}
         return MaskedDiffusionModel(self.unet, self.mask_network, **options)
 
     @property

@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditio
 
 from longvid import bundled
 from longvid.modules.anchored_unet import AnchoredUNet
+from longvid.modules.masked_diffusion import PREDICTION_TYPES
 from longvid.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
 
 _SHARED_SHAPE = (
@@ -38,7 +39,8 @@ def grow(
 
     Args:
         base: A pipeline with `vae`, `text_encoder`, `tokenizer`, `unet` and `scheduler`, whose components are shared,
-            except the UNet, which is copied; or the folder, hub id or bundled name of one. It must predict epsilon.
+            except the UNet, which is copied; or the folder, hub id or bundled name of one.
+            It may predict epsilon or velocity.
         mask_network: "new" builds one; None leaves it out (the paper's baseline); or one of your own.
         unet_options: Arguments of `AnchoredUNet` for the new parts of the UNet.
         mask_options: Arguments of `AnchoredUNet` for a new mask network, such as `mask_bias_init=-3.0`. By default its
@@ -56,8 +58,8 @@ def grow(
         raise ValueError(f"expected a Stable Diffusion model; {type(pipeline).__name__} has no {', '.join(missing)}")
     unet, scheduler = parts["unet"], parts["scheduler"]
     predicts = scheduler.config.get("prediction_type", "epsilon")
-    if predicts != "epsilon":
-        raise ValueError(f"ART-V mixes noises, so its base must predict epsilon; got a base that predicts {predicts}")
+    if predicts not in PREDICTION_TYPES:
+        raise ValueError(f"expected a base that predicts {' or '.join(PREDICTION_TYPES)}; got one that predicts {predicts}")
     if not isinstance(unet, UNet2DConditionModel):
         raise ValueError(f"expected a base with a UNet2DConditionModel; got {type(unet).__name__}")
     if mask_network == "new":
@@ -71,6 +73,7 @@ def grow(
         "scheduler": DPMPP2SAncestralScheduler(**betas),
         "unet": AnchoredUNet.from_unet(unet, **(unet_options or {})),
         "mask_network": mask_network,
+        "prediction_type": predicts,
         **constants,
     }
 

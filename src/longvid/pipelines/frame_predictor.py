@@ -69,7 +69,7 @@ class FramePredictor:
         self, sample: Tensor, timestep: Tensor, conditions: Mapping[str, Tensor], *, masks: list[Tensor] | None = None
     ) -> Tensor:
         """Predict the noise under one branch or several joined ones, (n B, C, h, w), in the networks' dtype inside."""
-        share = alpha_bar(self.scheduler, timestep) if self.model.static_noise == "scaled" else None
+        share = alpha_bar(self.scheduler, timestep) if self.model.needs_alpha_bar else None
         output = self.model(
             sample.to(conditions["references"].dtype),
             timestep,

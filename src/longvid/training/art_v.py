@@ -11,18 +11,22 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from longvid.modules import AnchoredUNet, MaskedDiffusionModel, ReferenceConditions
-from longvid.samplers import alpha_bar, augment
+from longvid.samplers import alpha_bar, augment, from_epsilon
 from longvid.sprites import MOTIONS, Scene, caption_clip
 from longvid.training.clip import tokenize
 from longvid.training.draws import batch_draws
 from longvid.training.latents import reverse_time
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
-from longvid.training.unet import min_snr_weight
+from longvid.training.unet import loss_weight
 
 
 @dataclass
 class ARTVRecipe:
-    """How ART-V learns: what the networks look like, what is dropped, how far back the anchor lies."""
+    """How ART-V learns: what the networks look like, what is dropped, how far back the anchor lies.
+
+    `beta_end` is the end of the noise schedule, see `unet.build_scheduler`; None keeps the schedule of the image model.
+    For `max_weight` see `unet.loss_weight`.
+    """
 
     mask_channels: tuple[int, ...] = (16, 32)
     mask_heads: tuple[int, ...] = (1, 2)
@@ -36,12 +40,13 @@ class ARTVRecipe:
     anchor_window: int = 10
     first_frames: float = 0.2
     second_frames: float = 0.3
-    min_snr: float = 5.0
+    max_weight: float = 5.0
+    beta_end: float | None = 0.02
     num_scenes: int = 5000
     num_frames: int = 14
     motions: tuple[str, ...] = MOTIONS
     batch_size: int = 32
-    num_steps: int = 6000
+    num_steps: int = 2300
     seed: int = 0
     optimizer: OptimizerOptions = field(
         default_factory=lambda: OptimizerOptions(learning_rate=1e-3, lr_schedule="cosine", warmup_steps=200)
@@ -69,6 +74,8 @@ def network_options(recipe: ARTVRecipe) -> tuple[dict[str, Any], dict[str, Any]]
 class ARTVObjective(nn.Module):
     r"""The denoising loss of Eq. 4 on the masked prediction of Eq. 7, with the conditions dropped and corrupted as in training.
 
+    The error is that of what `scheduler` says the UNet predicts, noise or velocity.
+
     The batch holds `target` (B, C, h, w), `references` (B, 2, C, h, w) newest first, `anchor` (B, C, h, w), `first` (B,) where
     a frame has no history, and either `prompt_embeds` (B, N, D) or `input_ids` (B, N) for `text_encoder`; `null_embeds`
     stand in for dropped text in the former case.
@@ -84,7 +91,8 @@ class ARTVObjective(nn.Module):
         null_ids: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.model = MaskedDiffusionModel(unet, mask_network, static_noise=recipe.static_noise)
+        options = {"static_noise": recipe.static_noise, "prediction_type": scheduler.config.prediction_type}
+        self.model = MaskedDiffusionModel(unet, mask_network, **options)
         self.scheduler, self.recipe = scheduler, recipe
         self.text_encoder = None if text_encoder is None else text_encoder.requires_grad_(False)
         self.register_buffer("null_ids", null_ids, persistent=False)
@@ -111,9 +119,10 @@ class ARTVObjective(nn.Module):
         t = torch.randint(0, self.scheduler.config.num_train_timesteps, (size,), generator=generator, device=device)
         sample = self.scheduler.add_noise(target, noise, t)
         out = self.model(sample, t, text, conditions=conditions, alpha_bar=alpha_bar(self.scheduler, t))
-        error = (out.noise - noise).square().mean((1, 2, 3))
-        loss = (error * min_snr_weight(self.scheduler, t, r.min_snr)).mean()
-        metrics = {"loss": loss, "eps": error.mean()}
+        predicted, true = (from_epsilon(value, sample, t, self.scheduler) for value in (out.noise, noise))
+        error = (predicted - true).square().mean((1, 2, 3))
+        loss = (error * loss_weight(self.scheduler, t, r.max_weight)).mean()
+        metrics = {"loss": loss, "error": error.mean()}
         return metrics if out.mask is None else {**metrics, "mask": out.mask.mean()}
 
     def _text(self, batch: Batch, drop: Tensor) -> Tensor:

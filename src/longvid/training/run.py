@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -22,7 +28,7 @@ from longvid.training.data import DataOptions, find_clips
 from longvid.training.frame_store import FrameStore, latent_store, pixel_store
 from longvid.training.latents import latent_cache, training_scenes
 from longvid.training.loop import TrainingRecord
-from longvid.training.unet import UNetObjective, build_scheduler, build_unet, unet_batches
+from longvid.training.unet import UNetObjective, UNetRecipe, build_scheduler, build_unet, unet_batches
 from longvid.training.vae import VAEObjective, VAERecipe, build_vae, fold_normalisation, frame_batches
 from longvid.training.workspace import Workspace
 
@@ -46,7 +52,7 @@ def run_base(settings: BaseSettings) -> Iterator[TrainingRecord]:
     yield from _train_vae(work, settings.vae, pixels)
     yield from _train_clip(work, settings.clip, pixels)
     yield from _train_unet(work, settings)
-    work.publish(lambda folder: _assemble(work, folder))
+    work.publish(lambda folder: _assemble(work, folder, settings.unet))
 
 
 def run_art_v(settings: ARTVSettings) -> Iterator[TrainingRecord]:
@@ -71,13 +77,19 @@ def run_art_v(settings: ARTVSettings) -> Iterator[TrainingRecord]:
         call_defaults=dict(settings.call_defaults) or None,
     )
     tokenizer = pipeline.tokenizer
+    if settings.beta_end is not None:
+        pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, beta_end=settings.beta_end)
     if settings.data.path is None:
         latents, scenes = _drawn_latents(work, pipeline.vae, settings)
         batches = art_v_batches(settings, latents, scenes, tokenizer)
     else:
         store = yield from _own_latents(work, settings.data, pipeline.vae, tokenizer)
         batches = captioned.captioned_histories(settings, store, tokenizer)
-    noise = DDPMScheduler(**{name: pipeline.scheduler.config[name] for name in BETAS}, clip_sample=False)
+    noise = DDPMScheduler(
+        **{name: pipeline.scheduler.config[name] for name in BETAS},
+        prediction_type=pipeline.config.prediction_type,
+        clip_sample=False,
+    )
     null_ids = tokenize(tokenizer, [""])[0]
     networks = (pipeline.unet, pipeline.mask_network)
     objective = ARTVObjective(*networks, noise, settings, pipeline.text_encoder, null_ids)
@@ -141,12 +153,12 @@ def _train_unet(work: Workspace, settings: BaseSettings) -> Iterator[TrainingRec
         batches = captioned.captioned_latents(recipe, store, tokenizer)
     torch.manual_seed(recipe.seed)
     unet = build_unet(recipe, vae.config.latent_channels, clip.config.text_config.hidden_size)
-    objective = UNetObjective(unet, clip.text_model, build_scheduler(), recipe)
+    objective = UNetObjective(unet, clip.text_model, build_scheduler(recipe.beta_end, recipe.prediction_type), recipe)
     yield from work.train("unet", objective, batches, recipe)
     work.keep("unet", unet=unet.eval())
 
 
-def _assemble(work: Workspace, folder: str) -> None:
+def _assemble(work: Workspace, folder: str, recipe: UNetRecipe) -> None:
     """Save the stages' models as a Stable Diffusion pipeline, and the whole CLIP beside them."""
     clip, tokenizer = _load_clip(work)
     image_encoder = CLIPVisionModelWithProjection(clip.config.vision_config)
@@ -157,7 +169,9 @@ def _assemble(work: Workspace, folder: str) -> None:
         text_encoder=clip.text_model,
         tokenizer=tokenizer,
         unet=UNet2DConditionModel.from_pretrained(_part(work, "unet", "unet")),
-        scheduler=build_scheduler(),  # type: ignore[arg-type]
+        scheduler=DPMSolverMultistepScheduler.from_config(
+            build_scheduler(recipe.beta_end, recipe.prediction_type).config, timestep_spacing="trailing"
+        ),
         safety_checker=None,  # type: ignore[arg-type]
         feature_extractor=None,  # type: ignore[arg-type]
         image_encoder=image_encoder,

@@ -18,7 +18,10 @@ from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 
 @dataclass
 class UNetRecipe:
-    """Epsilon prediction with min-SNR weights (none if `min_snr` is infinite), text dropped now and then."""
+    """What the UNet looks like and predicts, and how errors weigh; text is dropped now and then.
+
+    `prediction_type` is "epsilon" or "v_prediction"; for `max_weight` see `loss_weight`, for `beta_end` `build_scheduler`.
+    """
 
     channels: tuple[int, ...] = (64, 96)
     heads: tuple[int, ...] = (4, 6)
@@ -30,24 +33,33 @@ class UNetRecipe:
     num_frames: int = 14
     motions: tuple[str, ...] = MOTIONS
     batch_size: int = 32
-    num_steps: int = 6000
+    num_steps: int = 1700
     text_dropout: float = 0.1
     clip_captions: float = 0.35
-    min_snr: float = 5.0
+    prediction_type: str = "v_prediction"
+    max_weight: float = 5.0
+    beta_end: float = 0.02
     seed: int = 0
     optimizer: OptimizerOptions = field(
         default_factory=lambda: OptimizerOptions(learning_rate=1.5e-3, lr_schedule="cosine", warmup_steps=200)
     )
 
 
-def build_scheduler() -> DDPMScheduler:
-    r"""The noise schedule of the built-in world: linear in the square root of beta, 0.00085 to 0.02.
+def build_scheduler(beta_end: float = 0.02, prediction_type: str = "v_prediction") -> DDPMScheduler:
+    r"""The noise schedule that a UNet learns: linear in the square root of beta, from 0.00085 to `beta_end`.
 
-    Stable Diffusion ends at 0.012, where :math:`\sqrt{\bar\alpha}` is 0.068. A sprite covers so large a part of an 8 x 8 latent
-    that it can still be seen at that level: the network would learn where it is from the noisy latent and never from the
-    text. Here the last step is nearly pure noise, :math:`\sqrt{\bar\alpha} = 0.016`.
+    Stable Diffusion ends at 0.012, where :math:`\sqrt{\bar\alpha}` is 0.068. A sprite covers so large a part of an 8 x 8
+    latent that it can still be seen at that level: a network would learn where it is from the noisy latent and never from
+    the text. The built-in world therefore ends at nearly pure noise: 0.02, where :math:`\sqrt{\bar\alpha}` is 0.016.
     """
-    return DDPMScheduler(beta_start=0.00085, beta_end=0.02, beta_schedule="scaled_linear", clip_sample=False)
+    return DDPMScheduler(
+        beta_start=0.00085,
+        beta_end=beta_end,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction_type,
+        clip_sample=False,
+        steps_offset=1,
+    )
 
 
 def build_unet(recipe: UNetRecipe, latent_channels: int, text_width: int) -> UNet2DConditionModel:
@@ -72,8 +84,9 @@ def build_unet(recipe: UNetRecipe, latent_channels: int, text_width: int) -> UNe
 class UNetObjective(nn.Module):
     r"""Maps latents (B, C, h, w) and captions to the weighted denoising loss.
 
-    .. math:: \mathbb{E}\; \frac{\min(\mathrm{SNR}(t), \gamma)}{\mathrm{SNR}(t)}\,
-        \lVert \epsilon - \hat\epsilon(x_t, t, c) \rVert^2
+    .. math:: \mathbb{E}\; w(t)\, \lVert y - \hat y(x_t, t, c) \rVert^2
+
+    where y is the noise or the velocity, as the scheduler says, and w is `loss_weight`.
     """
 
     def __init__(
@@ -91,14 +104,25 @@ class UNetObjective(nn.Module):
         steps = self.scheduler.config.num_train_timesteps
         t = torch.randint(0, steps, (len(latents),), generator=generator, device=latents.device)
         predicted = self.unet(self.scheduler.add_noise(latents, noise, t), t, prompt_embeds, return_dict=False)[0]
-        error = (predicted - noise).square().mean((1, 2, 3))
-        return {"loss": (error * min_snr_weight(self.scheduler, t, self.recipe.min_snr)).mean(), "eps": error.mean()}
+        velocity = self.scheduler.config.prediction_type == "v_prediction"
+        target = self.scheduler.get_velocity(latents, noise, t) if velocity else noise
+        error = (predicted - target).square().mean((1, 2, 3))
+        return {"loss": (error * loss_weight(self.scheduler, t, self.recipe.max_weight)).mean(), "error": error.mean()}
 
 
-def min_snr_weight(scheduler: DDPMScheduler, t: Tensor, gamma: float) -> Tensor:
-    """min(SNR, gamma) / SNR, the weight of an epsilon loss in Hang et al. (arXiv:2303.09556)."""
-    snr = compute_snr(scheduler, t)
-    return snr.clamp(max=gamma) / snr
+def loss_weight(scheduler: DDPMScheduler, t: Tensor, max_weight: float) -> Tensor:
+    r"""The weight of the squared error of a prediction, such that the error of the clean estimate weighs no more than a limit.
+
+    .. math:: \epsilon:\ \frac{\min(\mathrm{SNR}, \gamma)}{\mathrm{SNR}} \qquad
+        v:\ \frac{\min(\mathrm{SNR} + 1, \gamma)}{\mathrm{SNR} + 1}
+
+    An error of noise is SNR times that of the clean estimate, an error of velocity SNR + 1 times. The first is the min-SNR
+    weight of Hang et al. (arXiv:2303.09556). In the second the clean estimate weighs at least 1 however strong the noise:
+    where nothing can be seen yet, text alone says what and where, and a weight of SNR would teach next to nothing there.
+    An infinite limit weighs all predictions alike.
+    """
+    power = compute_snr(scheduler, t) + (scheduler.config.prediction_type == "v_prediction")
+    return power.clamp(max=max_weight) / power
 
 
 def unet_batches(recipe: UNetRecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer) -> BatchSource:

@@ -1,8 +1,8 @@
 """Laws of the anchor tokens and their positions."""
 
 import torch
-
 from networks import draw
+
 from longvid.modules.anchor_block import patch_tokens, sincos_positions
 
 

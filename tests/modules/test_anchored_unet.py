@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-
 from networks import ONE_LEVEL, PLAIN_BOTTOM, TWO_LEVELS, build, draw, shake
+
 from longvid.modules import AnchoredUNet
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from networks import MASK, build, draw, shake
+
 from longvid.modules import MaskedDiffusionModel, static_noise
 
 

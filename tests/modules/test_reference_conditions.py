@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from networks import MASK, build, shake
+
 from longvid.modules import MaskedDiffusionModel, ReferenceConditions
 
 

@@ -100,7 +100,9 @@ def test_the_papers_mask_network_follows_from_the_papers_unet():
 
 def test_a_base_that_predicts_something_else_or_is_no_image_model_is_refused(art_v):
     base = tiny.stable_diffusion(scheduler=DDIMScheduler(**tiny.BETAS, prediction_type="sample"))
-    with pytest.raises(ValueError, match="expected a base that predicts epsilon or v_pred.*; got one that predicts sample"):
+    with pytest.raises(
+        ValueError, match="expected a base that predicts epsilon or v_pred.*; got one that predicts sample"
+    ):
         ARTVPipeline.from_base(base)
     from diffusers import DDPMPipeline
 

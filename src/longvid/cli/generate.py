@@ -32,7 +32,7 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
     _check_sources(settings)
     earlier = read_record(arguments.from_json) if arguments.from_json else None
     with Interrupts() as interrupts:
-        job = Job(settings, paths, interrupts, quiet=arguments.quiet, debug=arguments.debug)
+        job = Job(settings, paths, interrupts, command=arguments.command, quiet=arguments.quiet, debug=arguments.debug)
         job.load(image, earlier)
         code = job.make()
     if arguments.json:

@@ -52,7 +52,7 @@ def make_parser(prog: str, summary: str) -> Parser:
 
 def option_values(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given as options, by dotted key."""
-    others = ("words", "config", "from_json", "json", "quiet", "debug")
+    others = ("words", "config", "from_json", "json", "quiet", "command", "debug")
     return {key: value for key, value in vars(arguments).items() if key not in others}
 
 

@@ -23,10 +23,17 @@ class Job:
     """First `load` the model, then `make` the video; `summary` says what came of it."""
 
     def __init__(
-        self, settings: GenerateSettings, paths: OutputPaths, interrupts: Interrupts, *, quiet: bool, debug: bool
+        self,
+        settings: GenerateSettings,
+        paths: OutputPaths,
+        interrupts: Interrupts,
+        *,
+        command: str,
+        quiet: bool,
+        debug: bool,
     ):
         self.settings, self.paths, self.interrupts = settings, paths, interrupts
-        self.quiet, self.debug = quiet, debug
+        self.command, self.quiet, self.debug = command, quiet, debug
         self.started = time.perf_counter()
         self.timing: dict[str, float | None] = {}
         self.num_frames = 0
@@ -52,7 +59,7 @@ class Job:
             raise ValueError("num_frames must be a whole number: a file has a last frame")
         self.total = int(request.num_frames)
         self.timing["load_seconds"] = round(time.perf_counter() - self.started, 3)
-        self.record = start_record(self.paths.record, settings, self.pipe, _recorded(request))
+        self.record = start_record(self.paths.record, self.command, settings, self.pipe, _recorded(request))
         if earlier is not None:
             _compare_models(self.record, earlier)
         self.extras = self._extras()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ def _dispatch(argv: list[str], debug: bool) -> int:
     command_parser = command.make_parser(f"longvid {name}", COMMANDS[name])
     command_parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     arguments, rest = command_parser.parse_known_args(argv[1:])
-    arguments.debug = debug
+    arguments.debug, arguments.command = debug, shlex.join(["longvid", *argv])
     return command.run(command_parser, arguments, rest)
 
 

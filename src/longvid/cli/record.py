@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,7 +30,9 @@ class Record:
         os.replace(partial, self.path)
 
 
-def start_record(path: Path, settings: GenerateSettings, pipe: Any, arguments: Mapping[str, Any]) -> Record:
+def start_record(
+    path: Path, command: str, settings: GenerateSettings, pipe: Any, arguments: Mapping[str, Any]
+) -> Record:
     """A record with all that is known before the first frame."""
     import torch
 
@@ -40,7 +40,7 @@ def start_record(path: Path, settings: GenerateSettings, pipe: Any, arguments: M
     return Record(path, {
         "format": FORMAT,
         "status": "running",
-        "command": shlex.join(["longvid", *sys.argv[1:]]),
+        "command": command,
         "prompts": list(settings.prompt),
         "seed": settings.seed,
         "model": {

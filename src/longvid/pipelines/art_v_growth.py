@@ -59,7 +59,9 @@ def grow(
     unet, scheduler = parts["unet"], parts["scheduler"]
     predicts = scheduler.config.get("prediction_type", "epsilon")
     if predicts not in PREDICTION_TYPES:
-        raise ValueError(f"expected a base that predicts {' or '.join(PREDICTION_TYPES)}; got one that predicts {predicts}")
+        raise ValueError(
+            f"expected a base that predicts {' or '.join(PREDICTION_TYPES)}; got one that predicts {predicts}"
+        )
     if not isinstance(unet, UNet2DConditionModel):
         raise ValueError(f"expected a base with a UNet2DConditionModel; got {type(unet).__name__}")
     if mask_network == "new":

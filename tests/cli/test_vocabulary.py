@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import CLIPTokenizer
 
+import tiny
 from longvid.pipelines.vocabulary import unknown_words
 
 
@@ -50,3 +51,11 @@ def test_the_tokenizer_may_say_so_and_still_does_after_saving(tmp_path):
 @pytest.mark.parametrize("text", ["", "...", "red-red"])
 def test_marks_between_words_are_no_words(text):
     assert unknown_words(pipe(closed_vocabulary=True), [text]) == []
+
+
+def test_python_is_warned_of_the_words_that_a_model_never_learned():
+    pipe = tiny.art_v()
+    pipe.set_progress_bar_config(disable=True)
+    pipe.tokenizer.init_kwargs["closed_vocabulary"] = True
+    with pytest.warns(UserWarning, match="never learned these words: zebra, snow$"):
+        pipe("zebra", num_frames=1, num_inference_steps=1, negative_prompt="snow", height=32, width=32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from longvid.pipelines.loading import LoadablePipeline
 from longvid.pipelines.prompts import encode_text
 from longvid.pipelines.request import VideoRequest
+from longvid.pipelines.vocabulary import unknown_words
 
 
 class TextPipeline(LoadablePipeline):
@@ -72,7 +74,8 @@ class TextPipeline(LoadablePipeline):
     def encode_segments(self, request: VideoRequest) -> tuple[Tensor, Tensor | None]:
         """Encode all prompts of a request for the networks: (S, B, N, D) each, S segments, B videos.
 
-        The negative ones are None if they are neither given nor can be made.
+        The negative ones are None if they are neither given nor can be made. Words that a model with a closed vocabulary
+        never learned are warned of.
 
         Raises:
             ValueError: if guidance needs them.
@@ -80,6 +83,7 @@ class TextPipeline(LoadablePipeline):
         can_negate = self.text_encoder is not None or request.negative_prompt_embeds is not None
         if not can_negate and (request.guidance_scale or 0) > 1:
             raise ValueError("guidance_scale above 1 needs negative_prompt_embeds where there is no text encoder")
+        self._warn_of_unknown_words(request)
         embeds, negative = self.encode_prompt(
             request.prompts.flat_texts(),
             self._device,
@@ -95,6 +99,12 @@ class TextPipeline(LoadablePipeline):
             return rearrange(rows.to(self.unet.dtype), "(v s r) n d -> s (v r) n d", **sizes)
 
         return by_segment(embeds), None if negative is None else by_segment(negative)
+
+    def _warn_of_unknown_words(self, request: VideoRequest) -> None:
+        negative = request.negative_prompt or []
+        texts = [*(request.prompts.flat_texts() or []), *([negative] if isinstance(negative, str) else negative)]
+        if words := unknown_words(self, texts):
+            warnings.warn(f"this model never learned these words: {', '.join(words)}", stacklevel=2)
 
     @property
     def guidance_scale(self) -> float:

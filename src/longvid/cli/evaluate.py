@@ -21,16 +21,25 @@ EXAMPLES = """\
 examples:
   longvid evaluate --sprites
   longvid evaluate --sprites longvid/art-v-tiny --num-prompts 200 --long-prompts 40 --json report.json
+  longvid evaluate --sprites longvid/base-tiny --part image
   longvid evaluate --sprites my-model/ --part vae
 """
-PARTS = ("video", "vae")
+PARTS = {"video": DEFAULT_MODEL, "image": "longvid/base-tiny", "vae": DEFAULT_MODEL}
+IMAGE_OPTIONS = {"num_inference_steps": 25, "guidance_scale": 5.0}
 
 
 def make_parser(prog: str, summary: str) -> Parser:
     """The parser of `longvid evaluate`."""
     parser = Parser(prog=prog, description=f"longvid evaluate: {summary}.\n\n{ABOUT}", epilog=EXAMPLES)
-    parser.add_argument("--sprites", metavar="MODEL", nargs="?", const=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
-    parser.add_argument("--part", type=one_of(PARTS), default="video", help="video (default) or vae, its autoencoder")
+    parser.add_argument(
+        "--sprites", metavar="MODEL", nargs="?", const="", help=f"default: {DEFAULT_MODEL}, for images {PARTS['image']}"
+    )
+    parser.add_argument(
+        "--part",
+        type=one_of(tuple(PARTS)),
+        default="video",
+        help="video (default), image (of a Stable Diffusion model) or vae, the autoencoder",
+    )
     parser.add_argument("--num-prompts", metavar="N", type=at_least(1), default=200, help="default: 200")
     parser.add_argument("--num-frames", metavar="N", type=at_least(16), default=64, help="default: 64")
     parser.add_argument("--long-prompts", metavar="N", type=at_least(0), default=0, help="as many long videos as well")
@@ -52,6 +61,7 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
         parser.error(f"expected options only; got {rest[0]!r}")
     if arguments.sprites is None:
         parser.error("expected --sprites [MODEL], the built-in world and the model to measure")
+    arguments.sprites = arguments.sprites or PARTS[arguments.part]
     if arguments.json:
         _check_writable(Path(arguments.json))
     from longvid.pipelines.sources import local_source
@@ -74,6 +84,8 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if not arguments.debug:
         quiet_libraries()
     say(f"loading {arguments.sprites} ...", quiet=arguments.quiet)
+    if arguments.part == "image":
+        return _measure_images(arguments)
     pipe = load_pipeline(arguments.sprites, device=arguments.device)
     if arguments.part == "vae":
         report = evaluate_vae(pipe.vae, seed=arguments.seed)
@@ -90,6 +102,33 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 progress=bar.show,
             )
     return {**report, "model": {"name": arguments.sprites, "fingerprint": pipe.fingerprint()}}
+
+
+def _measure_images(arguments: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from longvid.cli.load import usable_device
+    from longvid.pipelines.art_v_growth import load_image_model
+    from longvid.pipelines.fingerprint import fingerprint_of
+    from longvid.sprites import SIZE
+    from longvid.sprites.evaluate import evaluate_t2i
+
+    pipe = load_image_model(arguments.sprites).to(usable_device(arguments.device))
+    pipe.set_progress_bar_config(disable=True)
+
+    def predict_images(prompts: list[str], seed: int) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(1000 * seed + index) for index in range(len(prompts))]
+        size = {"height": SIZE, "width": SIZE}
+        return pipe(prompts, generator=generators, output_type="pt", **size, **IMAGE_OPTIONS).images.float().cpu()
+
+    with _Bar(quiet=arguments.quiet) as bar:
+        report = evaluate_t2i(
+            predict_images, num_prompts=arguments.num_prompts, seed=arguments.seed, vae=pipe.vae, progress=bar.show
+        )
+    settings = report["settings"] | {"call options": IMAGE_OPTIONS}
+    parts = {name: fingerprint_of(part) for name, part in sorted(pipe.components.items())}
+    model = {"name": arguments.sprites, "fingerprint": parts}
+    return {**report, "settings": settings, "model": model}
 
 
 class _Bar:

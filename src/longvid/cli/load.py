@@ -11,18 +11,28 @@ def load_pipeline(model: str, *, device: str | None = None, dtype: str = "float3
     Raises:
         ValueError: if the device cannot be used here, or there is no such model.
     """
-    import torch
-
     from longvid import LongVideoPipeline
+
+    device = usable_device(device)
+    pipe = LongVideoPipeline.from_pretrained(model, dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def usable_device(device: str | None) -> str:
+    """The device by that name, or CUDA where there is one.
+
+    Raises:
+        ValueError: if it cannot be used here.
+    """
+    import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
         raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    pipe = LongVideoPipeline.from_pretrained(model, dtype=dtype)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    return device
 
 
 def quiet_libraries() -> None:

@@ -51,7 +51,7 @@ def grow(
     Raises:
         ValueError: if the base predicts something else, or its UNet cannot be grown.
     """
-    pipeline = base if isinstance(base, DiffusionPipeline) else _load(os.fspath(base), dict(load_options or {}))
+    pipeline = base if isinstance(base, DiffusionPipeline) else load_image_model(os.fspath(base), load_options)
     parts = pipeline.components
     missing = [name for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler") if name not in parts]
     if missing:
@@ -93,8 +93,9 @@ def mask_config(unet: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _load(name: str, options: dict[str, Any]) -> DiffusionPipeline:
-    options = {"safety_checker": None, "requires_safety_checker": False, **options}
+def load_image_model(name: str, options: Mapping[str, Any] | None = None) -> DiffusionPipeline:
+    """Load a Stable Diffusion model by its bundled name, folder or hub id, without a safety checker."""
+    options = {"safety_checker": None, "requires_safety_checker": False, **(options or {})}
     folder = bundled.bundled_models().get(name)
     if folder is None:
         return StableDiffusionPipeline.from_pretrained(name, **options)

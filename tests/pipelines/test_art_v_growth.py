@@ -81,6 +81,13 @@ def test_a_model_of_any_size_is_grown_with_its_mask_network_and_makes_a_video(fo
     assert output.frames.shape == (1, 2, 64, 64, 3) and 0 < output.masks.mean() < 0.2
 
 
+def test_a_base_stored_in_half_precision_is_grown_in_float32_unless_told(folder, tmp_path):
+    StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16).save_pretrained(tmp_path)
+    for options, dtype in (({}, torch.float32), ({"load_options": {"dtype": torch.float16}}, torch.float16)):
+        pipe = ARTVPipeline.from_base(tmp_path, **options)
+        assert {part.dtype for part in (pipe.unet, pipe.mask_network, pipe.vae, pipe.text_encoder)} == {dtype}
+
+
 def test_the_base_is_copied_not_changed():
     base = tiny.stable_diffusion()
     pipe = ARTVPipeline.from_base(base, mask_network=None)

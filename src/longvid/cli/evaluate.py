@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from longvid.cli.parser import Parser, at_least, one_of, say
 from longvid.cli.request import DEFAULT_MODEL
@@ -113,7 +113,7 @@ def _measure_images(arguments: argparse.Namespace) -> dict[str, Any]:
     from longvid.sprites import SIZE
     from longvid.sprites.evaluate import evaluate_t2i
 
-    pipe = load_image_model(arguments.sprites).to(usable_device(arguments.device))
+    pipe = cast(Any, load_image_model(arguments.sprites)).to(usable_device(arguments.device))
     pipe.set_progress_bar_config(disable=True)
 
     def predict_images(prompts: list[str], seed: int) -> torch.Tensor:

@@ -122,6 +122,7 @@ class Job:
             if "output_masks" not in known:
                 raise ValueError(f"--show-masks: {type(self.pipe).__name__} predicts no masks")
             call["output_masks"] = True
+        assert self.settings.seed is not None  # one was drawn where none was given
         call["generator"] = torch.Generator().manual_seed(self.settings.seed)
         return call
 

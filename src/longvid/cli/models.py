@@ -99,14 +99,12 @@ def _art_v() -> Iterator[tuple[str, Any]]:
 def _stable_diffusion_vae() -> Any:
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=768,
-    )
+    blocks: dict[str, Any] = {  # diffusers annotates tuples of one entry
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
+    return AutoencoderKL(**blocks, layers_per_block=2, latent_channels=4, sample_size=768)
 
 
 def _stable_diffusion_2_text_encoder() -> Any:

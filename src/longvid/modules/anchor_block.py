@@ -74,9 +74,8 @@ class AnchorBlock(BasicTransformerBlock):
 
     def zero_init(self) -> None:
         """Zero the last layer of each of the three residual branches."""
-        for layer in (self.attn1.to_out[0], self.attn2.to_out[0], self.ff.net[2]):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for name in ("attn1.to_out.0", "attn2.to_out.0", "ff.net.2"):
+            _zero(self.get_submodule(name))
 
     def forward(self, hidden_states, attention_mask=None, encoder_hidden_states=(None, None), *_, **__) -> Tensor:
         """Compute the block; masks and attention options of the text do not concern it."""
@@ -108,8 +107,7 @@ class AnchorCrossAttention(nn.Module):
 
     def zero_init(self) -> None:
         """Zero the output projection."""
-        nn.init.zeros_(self.attn2.to_out[0].weight)
-        nn.init.zeros_(self.attn2.to_out[0].bias)
+        _zero(self.get_submodule("attn2.to_out.0"))
 
     def forward(self, hidden_states, attention_mask=None, encoder_hidden_states=(None, None), *_, **__) -> Tensor:
         """Add what the anchor has to say; without anchor tokens, return the input."""
@@ -117,6 +115,11 @@ class AnchorCrossAttention(nn.Module):
         if tokens is None:
             return hidden_states
         return hidden_states + self.attn2(self.norm(hidden_states), encoder_hidden_states=tokens)
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 ANCHOR_INJECTIONS: dict[str, type[AnchorBlock] | type[AnchorCrossAttention] | None] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self, cast
 
 from diffusers import T2IAdapter, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
@@ -102,10 +102,10 @@ class AnchoredUNet(UNet2DConditionModel):
             self.class_embedding.zero_init()
 
         if mask_bias_init is not None:
-            nn.init.constant_(self.conv_out.bias, mask_bias_init)
+            nn.init.constant_(self.conv_out.bias, mask_bias_init)  # type: ignore[arg-type]
 
     @classmethod
-    def from_unet(cls, unet: UNet2DConditionModel, **new: Any) -> AnchoredUNet:
+    def from_unet(cls, unet: UNet2DConditionModel, **new: Any) -> Self:
         """Grow an image UNet: its weights copied, every new part at the identity, on its device and in its dtype.
 
         Args:
@@ -114,11 +114,12 @@ class AnchoredUNet(UNet2DConditionModel):
         Raises:
             ValueError: if the UNet has weights that do not belong to a plain image UNet.
         """
-        model = cls.from_config(unet.config, **{"adapter_zero_init": True, **new})
+        model = cast(Self, cls.from_config(unet.config, **{"adapter_zero_init": True, **new}))
         unexpected = model.load_state_dict(unet.state_dict(), strict=False).unexpected_keys
         if unexpected:
             raise ValueError(f"the UNet has weights that AnchoredUNet has not: {', '.join(unexpected[:5])}")
-        return nn.Module.to(model, device=unet.device, dtype=unet.dtype).train(unet.training)
+        nn.Module.to(model, device=unet.device, dtype=unet.dtype)  # diffusers' own `to` warns of a cast
+        return model.train(unet.training)
 
     @apply_forward_hook
     def encode_references(self, references: Tensor) -> list[Tensor]:

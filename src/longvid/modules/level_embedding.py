@@ -62,7 +62,7 @@ class SharedLevel(nn.Module):
         return self.gate * time_embedding(sinusoid(level))
 
 
-LEVEL_EMBEDDINGS: dict[str, Callable[[int, int, int], nn.Module]] = {
+LEVEL_EMBEDDINGS: dict[str, Callable[[int, int, int], LevelTable | LevelMLP | SharedLevel]] = {
     "table": lambda num_levels, sinusoid_dim, dim: LevelTable(num_levels, dim),
     "mlp": lambda num_levels, sinusoid_dim, dim: LevelMLP(sinusoid_dim, dim),
     "shared": lambda num_levels, sinusoid_dim, dim: SharedLevel(),

@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 
 from longvid import bundled
 from longvid.modules.anchored_unet import AnchoredUNet
 from longvid.modules.masked_diffusion import PREDICTION_TYPES
+from longvid.pipelines.loading import one_dtype
 from longvid.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
 
 _SHARED_SHAPE = (
@@ -66,7 +68,8 @@ def grow(
         raise ValueError(f"expected a base with a UNet2DConditionModel; got {type(unet).__name__}")
     if mask_network == "new":
         config = {**mask_config(unet.config), **(mask_options or {})}
-        mask_network = AnchoredUNet(**config).to(device=unet.device, dtype=unet.dtype).eval()
+        mask_network = AnchoredUNet(**config).eval()
+        torch.nn.Module.to(mask_network, device=unet.device, dtype=unet.dtype)  # diffusers' own `to` warns of a cast
     betas = {name: scheduler.config[name] for name in _BETAS if scheduler.config.get(name) is not None}
     return {
         "vae": parts["vae"],
@@ -94,8 +97,11 @@ def mask_config(unet: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_image_model(name: str, options: Mapping[str, Any] | None = None) -> DiffusionPipeline:
-    """Load a Stable Diffusion model by its bundled name, folder or hub id, without a safety checker."""
-    options = {"safety_checker": None, "requires_safety_checker": False, **(options or {})}
+    """Load a Stable Diffusion model by bundled name, folder or hub id: no safety checker, float32 unless told."""
+    given = dict(options or {})
+    dtype = one_dtype(given.pop("dtype", None), given.pop("torch_dtype", None))
+    given["dtype"] = dtype or torch.float32  # without one, transformers keeps the file's own
+    options = {"safety_checker": None, "requires_safety_checker": False, **given}
     folder = bundled.bundled_models().get(name)
     if folder is None:
         return StableDiffusionPipeline.from_pretrained(name, **options)

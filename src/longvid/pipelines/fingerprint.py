@@ -47,7 +47,7 @@ def hash_settings(name: str, settings: Mapping[str, Any]) -> str:
 def _hash_tensor(named: tuple[str, Tensor]) -> bytes:
     name, tensor = named
     digest = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.digest()
 
 

@@ -92,7 +92,7 @@ class LoadablePipeline(DiffusionPipeline):
         return pipeline
 
     @classmethod
-    def _class_for(cls, index: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> type[LoadablePipeline]:
+    def _class_for(cls, index: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> type[Self]:
         """The class to load a model with: this one if it names components, else the subclass that the index names."""
         found = index.get("_class_name", "pipeline of no known class")
         found = str(found[-1] if isinstance(found, (list, tuple)) else found)

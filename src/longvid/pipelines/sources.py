@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .. import bundled
 
@@ -59,7 +60,7 @@ def read_index(folder: Path, name: str) -> dict:
     raise ValueError(f"{label} is not a pipeline folder: it has no {bundled.INDEX}{help_}")
 
 
-def hub_index(repo: str, **options) -> dict:
+def hub_index(repo: str, **options: Any) -> dict:
     """The model_index.json of a pipeline on the hub; `options` as `hf_hub_download` takes them.
 
     Raises:
@@ -74,11 +75,12 @@ def hub_index(repo: str, **options) -> dict:
         except Exception as error:
             if not _no_answer(error):
                 raise
-            return bundled.read_json(Path(hf_hub_download(repo, bundled.INDEX, **options | {"local_files_only": True})))
+            options["local_files_only"] = True
+            return bundled.read_json(Path(hf_hub_download(repo, bundled.INDEX, **options)))
         return bundled.read_json(Path(hf_hub_download(repo, bundled.INDEX, **options)))
 
 
-def hub_subfolder(repo: str, subfolder: str, **options) -> Path:
+def hub_subfolder(repo: str, subfolder: str, **options: Any) -> Path:
     """Download one folder of a hub repository and give its place in the cache.
 
     Raises:

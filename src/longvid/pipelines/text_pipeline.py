@@ -59,12 +59,15 @@ class TextPipeline(LoadablePipeline):
             prompt_embeds = encode_text(texts, self.tokenizer, self.text_encoder, device)
         if do_classifier_free_guidance and negative_prompt_embeds is None:
             count = prompt_embeds.shape[0]
-            negative = [negative_prompt or ""] if not isinstance(negative_prompt, (list, tuple)) else negative_prompt
+            if negative_prompt is None or isinstance(negative_prompt, str):
+                negative = [negative_prompt or ""]
+            else:
+                negative = list(negative_prompt)
             if len(negative) not in (1, count):
                 raise ValueError(
                     f"negative_prompt must be one, or one for each of {count} prompts; got {len(negative)}"
                 )
-            negative_prompt_embeds = encode_text(list(negative), self.tokenizer, self.text_encoder, device)
+            negative_prompt_embeds = encode_text(negative, self.tokenizer, self.text_encoder, device)
             negative_prompt_embeds = negative_prompt_embeds.expand(count, -1, -1)
         prompt_embeds = prompt_embeds.to(device).repeat_interleave(num_videos_per_prompt, dim=0)
         if negative_prompt_embeds is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -46,7 +46,7 @@ class ARTVRecipe:
     num_frames: int = 14
     motions: tuple[str, ...] = MOTIONS
     batch_size: int = 32
-    num_steps: int = 2300
+    num_steps: int = 3600
     seed: int = 0
     optimizer: OptimizerOptions = field(
         default_factory=lambda: OptimizerOptions(learning_rate=1e-3, lr_schedule="cosine", warmup_steps=200)
@@ -57,7 +57,7 @@ def build_networks(recipe: ARTVRecipe, unet: UNet2DConditionModel) -> tuple[Anch
     """The noise network, grown from an image UNet, and a smaller mask network at random."""
     new, new_mask = network_options(recipe)
     mask = AnchoredUNet.from_config({**unet.config, "out_channels": 1, **new_mask})
-    return AnchoredUNet.from_unet(unet, **new), mask
+    return AnchoredUNet.from_unet(unet, **new), cast(AnchoredUNet, mask)
 
 
 def network_options(recipe: ARTVRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -80,6 +80,8 @@ class ARTVObjective(nn.Module):
     a frame has no history, and either `prompt_embeds` (B, N, D) or `input_ids` (B, N) for `text_encoder`; `null_embeds`
     stand in for dropped text in the former case.
     """
+
+    null_ids: Tensor  # where there is a text encoder
 
     def __init__(
         self,
@@ -117,7 +119,7 @@ class ARTVObjective(nn.Module):
         )
         noise = torch.randn(target.shape, generator=generator, device=device)
         t = torch.randint(0, self.scheduler.config.num_train_timesteps, (size,), generator=generator, device=device)
-        sample = self.scheduler.add_noise(target, noise, t)
+        sample = self.scheduler.add_noise(target, noise, t)  # type: ignore[arg-type]
         out = self.model(sample, t, text, conditions=conditions, alpha_bar=alpha_bar(self.scheduler, t))
         predicted, true = (from_epsilon(value, sample, t, self.scheduler) for value in (out.noise, noise))
         error = (predicted - true).square().mean((1, 2, 3))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer
 
 from longvid.sprites import MOTIONS, PASSING, caption_clip, caption_frame, draw, sample_scene, vocabulary
 from longvid.training.loop import Batch, OptimizerOptions
@@ -66,8 +66,9 @@ def build_tokenizer(
             pieces = _apply(merges, word)
     tokens = list(dict.fromkeys(tokens)) + ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(tokens)}, merges=list(merges), model_max_length=max_tokens,
-        closed_vocabulary=True, bos_token="<|startoftext|>",
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=list(merges),  # type: ignore[arg-type]
+        model_max_length=max_tokens, closed_vocabulary=True, bos_token="<|startoftext|>",
         eos_token="<|endoftext|>", unk_token="<|endoftext|>", pad_token="<|endoftext|>",
     )  # fmt: skip
 
@@ -85,7 +86,7 @@ def _apply(rank: dict[tuple[str, str], int], word: str) -> list[str]:
 
 def build_clip(recipe: CLIPRecipe, tokenizer: CLIPTokenizer) -> CLIPModel:
     """A text tower as long as the tokenizer's texts, and an image tower, that meet in features of the text's width."""
-    eos = tokenizer.eos_token_id
+    eos = cast(int, tokenizer.eos_token_id)
     text = {
         **_tower(recipe, recipe.width, recipe.text_layers, recipe.text_heads), "vocab_size": len(tokenizer),
         "max_position_embeddings": max_tokens(tokenizer), "eos_token_id": eos, "bos_token_id": eos - 1,
@@ -115,7 +116,7 @@ class CLIPObjective(nn.Module):
         self.clip_head = nn.Sequential(
             nn.Linear(len(CLIP_FRAMES) * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
-        self.word_reader = nn.Linear(width, clip.config.text_config.vocab_size)
+        self.word_reader = nn.Linear(width, cast(CLIPTextConfig, clip.config.text_config).vocab_size)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         frames, clips, ids = batch["frames"], batch["clips"], batch["input_ids"]

@@ -145,7 +145,7 @@ def train(
             if checkpoint_dir is not None and (progress.step % checkpoint_every == 0 or progress.step == num_steps):
                 _save(accelerator, Path(checkpoint_dir), progress.step)
             yield TrainingRecord(
-                progress.step, num_steps, metrics, schedule.get_last_lr()[0], time.perf_counter() - started,
+                progress.step, num_steps, metrics, float(schedule.get_last_lr()[0]), time.perf_counter() - started,
                 accelerator.is_main_process,
             )  # fmt: skip
     finally:
@@ -221,7 +221,7 @@ def _checkpoint_gradients(objective: nn.Module) -> None:
             if isinstance(module, ModelMixin) and module._supports_gradient_checkpointing:
                 module.enable_gradient_checkpointing()
             elif getattr(module, "supports_gradient_checkpointing", False):
-                module.gradient_checkpointing_enable()
+                module.gradient_checkpointing_enable()  # type: ignore[operator]
 
 
 def _save(accelerator: Accelerator, folder: Path, step: int) -> None:

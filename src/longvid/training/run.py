@@ -169,7 +169,7 @@ def _assemble(work: Workspace, folder: str, recipe: UNetRecipe) -> None:
         text_encoder=clip.text_model,
         tokenizer=tokenizer,
         unet=UNet2DConditionModel.from_pretrained(_part(work, "unet", "unet")),
-        scheduler=DPMSolverMultistepScheduler.from_config(
+        scheduler=DPMSolverMultistepScheduler.from_config(  # type: ignore[arg-type]
             build_scheduler(recipe.beta_end, recipe.prediction_type).config, timestep_spacing="trailing"
         ),
         safety_checker=None,  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ class UNetRecipe:
     num_frames: int = 14
     motions: tuple[str, ...] = MOTIONS
     batch_size: int = 32
-    num_steps: int = 1700
+    num_steps: int = 5500
     text_dropout: float = 0.1
     clip_captions: float = 0.35
     prediction_type: str = "v_prediction"
@@ -56,7 +56,7 @@ def build_scheduler(beta_end: float = 0.02, prediction_type: str = "v_prediction
         beta_start=0.00085,
         beta_end=beta_end,
         beta_schedule="scaled_linear",
-        prediction_type=prediction_type,
+        prediction_type=prediction_type,  # type: ignore[arg-type]
         clip_sample=False,
         steps_offset=1,
     )
@@ -74,7 +74,7 @@ def build_unet(recipe: UNetRecipe, latent_channels: int, text_width: int) -> UNe
         up_block_types=("UpBlock2D",) * (levels - attended) + ("CrossAttnUpBlock2D",) * attended,
         block_out_channels=recipe.channels,
         layers_per_block=recipe.layers_per_block,
-        attention_head_dim=recipe.heads,
+        attention_head_dim=recipe.heads,  # type: ignore[arg-type]
         cross_attention_dim=text_width,
         norm_num_groups=recipe.norm_groups,
         use_linear_projection=True,
@@ -103,9 +103,10 @@ class UNetObjective(nn.Module):
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         steps = self.scheduler.config.num_train_timesteps
         t = torch.randint(0, steps, (len(latents),), generator=generator, device=latents.device)
-        predicted = self.unet(self.scheduler.add_noise(latents, noise, t), t, prompt_embeds, return_dict=False)[0]
+        noisy = self.scheduler.add_noise(latents, noise, t)  # type: ignore[arg-type]
+        predicted = self.unet(noisy, t, prompt_embeds, return_dict=False)[0]
         velocity = self.scheduler.config.prediction_type == "v_prediction"
-        target = self.scheduler.get_velocity(latents, noise, t) if velocity else noise
+        target = self.scheduler.get_velocity(latents, noise, t) if velocity else noise  # type: ignore[arg-type]
         error = (predicted - target).square().mean((1, 2, 3))
         return {"loss": (error * loss_weight(self.scheduler, t, self.recipe.max_weight)).mean(), "error": error.mean()}
 

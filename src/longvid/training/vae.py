@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -45,10 +46,13 @@ class VAERecipe:
 def build_vae(recipe: VAERecipe) -> AutoencoderKL:
     """A small AutoencoderKL with downsampling 2^(levels - 1)."""
     levels = len(recipe.channels)
+    blocks: dict[str, Any] = {  # diffusers annotates tuples of one entry
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": recipe.channels,
+    }
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=recipe.channels,
+        **blocks,
         layers_per_block=recipe.layers_per_block,
         latent_channels=recipe.latent_channels,
         norm_num_groups=recipe.norm_groups,
@@ -119,7 +123,7 @@ def fold_normalisation(vae: AutoencoderKL, frames: Tensor) -> None:
     latents = torch.cat([vae.encode(part).latent_dist.mean for part in frames.split(64)])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = mean.numel()
-    quant, post = vae.quant_conv, vae.post_quant_conv
+    quant, post = (cast(Any, layer) for layer in (vae.quant_conv, vae.post_quant_conv))
     quant.weight[:channels] /= std[:, None, None, None]
     quant.bias[:channels] = (quant.bias[:channels] - mean) / std
     quant.bias[channels:] -= 2 * std.log()

@@ -38,10 +38,10 @@ def bundle(source: Path, name: str, base: str | None) -> Path:
         shared = {}
         for part, module in load(ROOT / base).components.items():
             mine = pipeline.components.get(part)
-            if module is not None and mine is not None and type(mine) is type(module):
-                if part != "scheduler" and fingerprint_of(mine) == fingerprint_of(module):
-                    shutil.rmtree(target / part)
-                    shared[part] = f"../{base}/{part}"
+            comparable = part != "scheduler" and None not in (module, mine) and type(mine) is type(module)
+            if comparable and fingerprint_of(mine) == fingerprint_of(module):
+                shutil.rmtree(target / part)
+                shared[part] = f"../{base}/{part}"
         (target / SHARED).write_text(json.dumps(shared, indent=2) + "\n")
     for path in target.rglob("*.json"):
         forget_origin(path)

@@ -59,6 +59,7 @@ def test_the_papers_recipe_is_the_papers():
     assert (optimizer.learning_rate, optimizer.lr_schedule, optimizer.ema_decay) == (1e-5, "constant", 0.9999)
     assert (settings.num_steps, settings.noise_level_max, settings.anchor_window) == (258_000, 550, 10)
     assert (settings.drop_references, settings.drop_anchor, settings.drop_text) == (0.1, 0.1, 0.1)
+    assert settings.call_defaults["num_inference_steps"] == 50 and settings.call_defaults["guidance_scale"] == 7.5
     assert (settings.static_noise, settings.anchor_pos, settings.max_weight) == (
         "ref_minus_noisy",
         "none",

@@ -459,3 +459,15 @@ def test_images_are_read_in_the_order_of_their_numbers(tmp_path):
     for number in (1, 2, 10, 9):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"frame{number}.png")
     assert [int(frame[0, 0, 0]) for frame in read_video(tmp_path, as_uint8=True)] == [1, 2, 9, 10]
+
+
+def test_imageio_reads_the_frames_that_were_written_and_ours_are_the_same(tmp_path):
+    imageio = pytest.importorskip("imageio.v3")
+    path = tmp_path / "video.mp4"
+    frames = torch.rand(5, 3, 18, 34, generator=torch.Generator().manual_seed(0))
+    with VideoWriter(path, fps=12) as writer:
+        writer.write(frames)
+    theirs = imageio.imread(path, plugin="pyav")
+    ours = torch.stack(list(read_video(path, as_uint8=True))).permute(0, 2, 3, 1).numpy()
+    assert theirs.shape == (5, 18, 34, 3) and imageio.immeta(path, plugin="pyav")["fps"] == 12
+    assert np.array_equal(ours, theirs)

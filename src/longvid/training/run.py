@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from longvid.pipelines.art_v import ARTVPipeline
+from longvid.pipelines.art_v_growth import load_image_model
 from longvid.sprites import Scene
 from longvid.training import captioned
 from longvid.training.art_v import ARTVObjective, art_v_batches, network_options
@@ -69,14 +70,17 @@ def run_art_v(settings: ARTVSettings) -> Iterator[TrainingRecord]:
     work = Workspace(settings.output, settings)
     torch.manual_seed(settings.seed)
     of_unet, of_mask = network_options(settings)
+    base = load_image_model(settings.base)
     pipeline = ARTVPipeline.from_base(
-        settings.base,
+        base,
         unet_options=of_unet,
         mask_options=of_mask,
         static_noise=settings.static_noise,
         call_defaults=dict(settings.call_defaults) or None,
     )
     tokenizer = pipeline.tokenizer
+    if settings.scheduler == "base":
+        pipeline.scheduler = base.scheduler
     if settings.beta_end is not None:
         pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, beta_end=settings.beta_end)
     if settings.data.path is None:

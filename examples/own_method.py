@@ -62,8 +62,8 @@ class LingeringPipeline(LongVideoPipeline):
 
         return pulled
 
-    def next_context(self, window, state, conditions, latents):
-        return {"last": latents}
+    def next_context(self, window, state, conditions, frames):
+        return {"last": frames.latents}
 
 
 def main():

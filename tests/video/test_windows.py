@@ -94,8 +94,20 @@ def test_a_video_without_end_has_windows_without_end():
         ((8, 4, 4), "got overlap=4, size=4"),
         ((8, 4, -1), "got overlap=-1"),
         ((8, 4, 0, 9), "got start=9, num_frames=8"),
+        ((8, 4, 2, 0, 3), "first_overlap must be at least 0 and at most the overlap, 2; got 3"),
     ],
 )
 def test_impossible_plans_are_refused(arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
         plan_windows(*arguments)
+
+
+@pytest.mark.parametrize("num_frames", [1, 8, 9, 16, 17, 40])
+@pytest.mark.parametrize("start", [0, 1, 5])
+def test_frames_from_before_the_video_open_the_first_window(num_frames, start):
+    start = min(start, num_frames)
+    windows = list(plan_windows(num_frames, 16, 8, start=start, first_overlap=8))
+    assert [frame for window in windows for frame in range(num_frames)[window.new]] == list(range(start, num_frames))
+    assert all(window.stop - window.start == 16 and window.overlap == 8 for window in windows)
+    if windows:
+        assert windows[0].start == start - 8

@@ -23,8 +23,9 @@ from longvid.pipelines.frame_predictor import Branches, ConditionEncoder, FrameP
 from longvid.pipelines.references import BLANKS, NoisyFrames, ReferenceRules, reference_conditions
 from longvid.pipelines.request import VideoRequest, collects, streams
 from longvid.pipelines.seeding import window_generator
+from longvid.pipelines.window_frames import WindowFrames
 from longvid.samplers.noise_augmentation import augment
-from longvid.video.codec import decode_video, encode_video
+from longvid.video.codec import encode_video
 from longvid.video.state import StreamState
 from longvid.video.windows import Window, plan_windows
 
@@ -38,7 +39,6 @@ class ARTVConditions:
         text: Embedded prompts of every segment, (S, B, N, D).
         null_text: Embedded negative prompts of every segment, or None without text guidance.
         blank: The blank latent, (B, C, h, w).
-        first: Latent of a given first frame, (B, C, 1, h, w), or None.
         context: Context of the first frame: empty, or from a given video.
         encoder: Keeps what the adapters made of blank references.
     """
@@ -47,7 +47,6 @@ class ARTVConditions:
     text: Tensor
     null_text: Tensor | None
     blank: Tensor
-    first: Tensor | None
     context: dict[str, Tensor]
     encoder: ConditionEncoder
 
@@ -190,29 +189,25 @@ class ARTVPipeline(LongVideoPipeline):
         """Encode text of all segments, the given frames and the blank one."""
         request = cast(ARTVRequest, request)
         text, null_text = self.encode_segments(request)
-        first, context = None, {}
-        if request.image is not None:
-            first = self._encode(request.image)
+        context = {}
         if request.video is not None:
             newest, older, anchor = self._encode(request.video).unbind(2)
             context = {"newest": newest, "older": older, "anchor": anchor}
         blank = self.blank_latents(*request.size, self._device).to(self.unet.dtype)
         encoder = ConditionEncoder(self.masked_diffusion())
-        return ARTVConditions(
-            request, text, null_text, blank.expand(request.batch_size, -1, -1, -1), first, context, encoder
-        )
+        return ARTVConditions(request, text, null_text, blank.expand(request.batch_size, -1, -1, -1), context, encoder)
 
     def first_context(self, conditions: ARTVConditions) -> dict[str, Tensor]:
         """The last frames of a given video, else nothing."""
         return conditions.context
 
-    def given(self, window: Window, conditions: ARTVConditions, *, generator: Generator) -> Tensor | None:
-        """The first frame, if it is the user's or another pipeline's: (B, C, 1, h, w)."""
+    def given(self, window: Window, conditions: ARTVConditions, *, generator: Generator) -> WindowFrames | None:
+        """The first frame, if it is the user's or another pipeline's; it comes back as it is."""
         request = conditions.request
-        if window.index > 0 or request.first_frame_pipeline is None:
-            return conditions.first if window.index == 0 else None
-        images = first_frames(request, generator)
-        return self._encode(images)
+        if window.index > 0:
+            return None
+        pixels = request.image if request.first_frame_pipeline is None else first_frames(request, generator)
+        return None if pixels is None else WindowFrames(self.vae, pixels=pixels.to(self._device))
 
     def predictor(
         self,
@@ -236,11 +231,12 @@ class ARTVPipeline(LongVideoPipeline):
         )
 
     def next_context(
-        self, window: Window, state: StreamState, conditions: ARTVConditions, latents: Tensor
+        self, window: Window, state: StreamState, conditions: ARTVConditions, frames: WindowFrames
     ) -> dict[str, Tensor]:
         """The newest two frames, and the anchor: the first frame, then the last one of the prompt before (App. D)."""
+        latents = frames.latents
         if conditions.request.reencode:
-            latents = encode_video(self.vae, decode_video(self.vae, latents).clamp(-1, 1))
+            latents = encode_video(self.vae, frames.pixels.clamp(-1, 1))
         newest = latents[:, :, -1]
         older = state.context.get("newest", newest)
         border = window.stop in conditions.request.prompts.starts

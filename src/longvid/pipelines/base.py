@@ -16,7 +16,7 @@ from longvid.pipelines.output import LongVideoPipelineOutput, package
 from longvid.pipelines.request import VideoRequest, collects, streams
 from longvid.pipelines.seeding import draw_keys, window_generator
 from longvid.pipelines.text_pipeline import TextPipeline
-from longvid.video.codec import decode_video
+from longvid.pipelines.window_frames import WindowFrames
 from longvid.video.state import StreamState, VideoChunk
 from longvid.video.windows import Window
 
@@ -88,16 +88,18 @@ class LongVideoPipeline(TextPipeline):
         """
         raise NotImplementedError
 
-    def given(self, window: Window, conditions: Any, *, generator: Generator) -> Tensor | None:
-        """Give the latents of a window that needs no denoising, such as a user's first frame, else None."""
+    def given(self, window: Window, conditions: Any, *, generator: Generator) -> WindowFrames | None:
+        """Give the new frames of a window that needs no denoising, such as a user's first frame, else None."""
         return None
 
     def first_context(self, conditions: Any) -> dict[str, Tensor]:
         """Give the context of the first window."""
         return {}
 
-    def next_context(self, window: Window, state: StreamState, conditions: Any, latents: Tensor) -> dict[str, Tensor]:
-        """Give the tensors that the next window needs, of constant size, from the finished window's latents."""
+    def next_context(
+        self, window: Window, state: StreamState, conditions: Any, frames: WindowFrames
+    ) -> dict[str, Tensor]:
+        """Give the tensors that the next window needs, of constant size, from the finished window's new frames."""
         raise NotImplementedError
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -151,16 +153,17 @@ class LongVideoPipeline(TextPipeline):
         self._guidance_scale = request.guidance_scale
         self.scheduler.set_timesteps(request.num_inference_steps, device=self._device)
         extras: dict[str, list[Tensor]] = {}
-        latents = self.given(window, conditions, generator=generator)
-        if latents is None:
+        frames = self.given(window, conditions, generator=generator)
+        if frames is None:
             noise = self.prepare_noise(window, request, generator)
             predict = self.predictor(window, state, conditions, generator=generator, extras=extras)
             latents = self.denoise(predict, noise, request, generator)
+            frames = WindowFrames(self.vae, latents=latents[:, :, window.keep])
         if not self.interrupt:  # an interrupted window is made again when the stream goes on from its state
-            context = self.next_context(window, state, conditions, latents)
+            context = self.next_context(window, state, conditions, frames)
             state = StreamState(window.index + 1, context, state.keys, state.fingerprint)
         stacked = {name: torch.stack(values, dim=1) for name, values in extras.items()}
-        return VideoChunk(self._frames(latents[:, :, window.keep], request), window.new.start, state, stacked)
+        return VideoChunk(_handed_out(frames, request.output_type), window.new.start, state, stacked)
 
     def prepare_noise(self, window: Window, request: VideoRequest, generator: Generator) -> Tensor:
         """Draw a window's starting noise, or cut it out of the given latents: (B, C, F, h, w), float32."""
@@ -190,11 +193,6 @@ class LongVideoPipeline(TextPipeline):
 
     # --- small parts -------------------------------------------------------------------------------------------------
 
-    def _frames(self, latents: Tensor, request: VideoRequest) -> Tensor:
-        if request.output_type == "latent":
-            return latents
-        return (decode_video(self.vae, latents) / 2 + 0.5).clamp(0, 1)
-
     def _frame_bar(self, request: VideoRequest, windows: Sequence[Window], state: StreamState) -> Any:
         done = windows[state.next_window - 1].new.stop if state.next_window else 0
         bar = self.progress_bar(total=(request.num_frames or 0) - done)  # type: ignore[call-arg] (a decorated method)
@@ -210,3 +208,7 @@ class LongVideoPipeline(TextPipeline):
         wanted = {name: tensors[name] for name in request.callback_on_step_end_tensor_inputs}
         changed = cast(Any, request.callback_on_step_end)(self, step, timestep, wanted) or {}
         return changed.get("latents", tensors["latents"])
+
+
+def _handed_out(frames: WindowFrames, output_type: str) -> Tensor:
+    return frames.latents if output_type == "latent" else (frames.pixels / 2 + 0.5).clamp(0, 1)

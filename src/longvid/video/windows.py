@@ -63,6 +63,7 @@ class WindowPlan(Sequence[Window]):
     size: int
     overlap: int
     start: int
+    first_overlap: int
     indices: range
 
     def __len__(self) -> int:
@@ -78,15 +79,16 @@ class WindowPlan(Sequence[Window]):
         return self._window(self.indices[index])
 
     def _window(self, index: int) -> Window:
-        first_overlap = min(self.overlap, self.start)
-        start = self.start - first_overlap + index * (self.size - self.overlap)
+        start = self.start - self.first_overlap + index * (self.size - self.overlap)
         stop = start + self.size
-        overlap = self.overlap if index else first_overlap
+        overlap = self.overlap if index else self.first_overlap
         excess = 0 if self.num_frames == math.inf else max(0, stop - int(self.num_frames))
         return Window(index, start, stop, overlap, excess)
 
 
-def plan_windows(num_frames: int | float, size: int, overlap: int = 0, start: int = 0) -> WindowPlan:
+def plan_windows(
+    num_frames: int | float, size: int, overlap: int = 0, start: int = 0, first_overlap: int | None = None
+) -> WindowPlan:
     """Cover frames ``[start, num_frames)`` with windows of `size` frames, neighbours sharing `overlap` frames.
 
     The ``new`` ranges of the windows are disjoint, in order, and cover every frame exactly once, for any `num_frames`.
@@ -98,10 +100,12 @@ def plan_windows(num_frames: int | float, size: int, overlap: int = 0, start: in
         size: Frames per window.
         overlap: Frames of each window that the one before it made already.
         start: First frame to make. Frames before it exist, and up to `overlap` of them open the first window.
+        first_overlap: How many do so exactly. More than `start` of them reach back behind frame 0, to frames that the
+            caller has from elsewhere: the first window then starts at a negative number.
 
     Raises:
-        ValueError: unless `num_frames` is a whole number of at least 1 or infinite, ``0 <= overlap < size``
-            and ``0 <= start <= num_frames``.
+        ValueError: unless `num_frames` is a whole number of at least 1 or infinite, ``0 <= overlap < size``,
+            ``0 <= first_overlap <= overlap`` and ``0 <= start <= num_frames``.
 
     Example:
         >>> [(w.start, w.stop, w.new) for w in plan_windows(20, size=16, overlap=8)]
@@ -115,9 +119,12 @@ def plan_windows(num_frames: int | float, size: int, overlap: int = 0, start: in
         raise ValueError(f"overlap must be at least 0 and below the window size; got overlap={overlap}, size={size}")
     if not 0 <= start <= num_frames:
         raise ValueError(f"start must lie in [0, num_frames]; got start={start}, num_frames={num_frames}")
+    first = min(overlap, start) if first_overlap is None else first_overlap
+    if not 0 <= first <= overlap:
+        raise ValueError(f"first_overlap must be at least 0 and at most the overlap, {overlap}; got {first}")
     if num_frames == math.inf:
-        return WindowPlan(num_frames, size, overlap, start, range(sys.maxsize))
+        return WindowPlan(num_frames, size, overlap, start, first, range(sys.maxsize))
     missing = int(num_frames) - start
-    behind_first = max(0, missing - (size - min(overlap, start)))  # frames that the first window does not reach
+    behind_first = max(0, missing - (size - first))  # frames that the first window does not reach
     num_windows = (missing > 0) + -(-behind_first // (size - overlap))
-    return WindowPlan(num_frames, size, overlap, start, range(num_windows))
+    return WindowPlan(num_frames, size, overlap, start, first, range(num_windows))

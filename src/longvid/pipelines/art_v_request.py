@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from longvid.pipelines.inputs import image_batch, video_batch
+from longvid.pipelines.inputs import for_every_video, image_batch, video_batch
 from longvid.pipelines.request import VideoRequest
 
 REDRAWS = ("frame", "eval")
@@ -117,9 +117,10 @@ def pixels_of(request: ARTVRequest) -> ARTVRequest:
     """
     if request.resume is not None and request.resume.next_window > 0:
         return replace(request, image=None, video=None)
+    counts = request.prompts.num_videos, request.batch_size
     if request.image is not None:
         pixels = image_batch(request.image, *request.size).unsqueeze(2)
-        return replace(request, image=_for_batch(pixels, request, "image"))
+        return replace(request, image=for_every_video(pixels, *counts, "image"))
     if request.video is None:
         return request
     pixels, num_given = video_batch(request.video, *request.size, keep=(-1, -2, request.anchor_frame))
@@ -127,7 +128,7 @@ def pixels_of(request: ARTVRequest) -> ARTVRequest:
         raise ValueError(
             f"anchor_frame must be a frame of the video, which has {num_given}; got {request.anchor_frame}"
         )
-    return replace(request, video=_for_batch(pixels, request, "video"))
+    return replace(request, video=for_every_video(pixels, *counts, "video"))
 
 
 def first_frames(request: ARTVRequest, generator: torch.Generator | list[torch.Generator]) -> Tensor:
@@ -153,11 +154,3 @@ def first_frames(request: ARTVRequest, generator: torch.Generator | list[torch.G
     if pixels.shape[0] != request.batch_size:
         raise ValueError(f"first_frame_pipeline must make {request.batch_size} images; got {pixels.shape[0]}")
     return pixels.unsqueeze(2)
-
-
-def _for_batch(pixels: Tensor, request: ARTVRequest, name: str) -> Tensor:
-    """Repeat one for all videos, or one per prompt for its copies."""
-    given, videos = pixels.shape[0], request.prompts.num_videos
-    if given not in (1, videos, request.batch_size):
-        raise ValueError(f"expected one {name}, or one for each of {videos} prompts; got {given}")
-    return pixels.repeat_interleave(request.batch_size // given, dim=0)

@@ -166,13 +166,20 @@ class LongVideoPipeline(TextPipeline):
         return VideoChunk(_handed_out(frames, request.output_type), window.new.start, state, stacked)
 
     def prepare_noise(self, window: Window, request: VideoRequest, generator: Generator) -> Tensor:
-        """Draw a window's starting noise, or cut it out of the given latents: (B, C, F, h, w), float32."""
-        device = self._device
-        if request.latents is not None:
-            return request.latents[:, :, window.frames].to(device, torch.float32)
+        """Draw a window's starting noise, or take it from the given latents: (B, C, F, h, w), float32.
+
+        Frames of the window that lie outside of the video have drawn noise in any case.
+        """
         height, width = (size // self.vae_scale_factor for size in request.size)
         shape = (request.batch_size, self.latent_channels, window.stop - window.start, height, width)
-        return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        given = request.latents
+        known = slice(0, 0) if given is None else slice(max(0, window.start), min(window.stop, given.shape[2]))
+        if given is not None and known == window.frames:
+            return given[:, :, known].to(self._device, torch.float32)
+        noise = randn_tensor(shape, generator=generator, device=self._device, dtype=torch.float32)
+        if given is not None:
+            noise[:, :, known.start - window.start : known.stop - window.start] = given[:, :, known].to(noise)
+        return noise
 
     def denoise(self, predict: Predict, noise: Tensor, request: VideoRequest, generator: Generator) -> Tensor:
         """Run the scheduler over one window, whatever scheduler it is; its timesteps are set."""

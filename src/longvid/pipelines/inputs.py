@@ -58,6 +58,18 @@ def video_batch(video: Any, height: int, width: int, *, keep: Sequence[int]) -> 
     return torch.stack(rows, dim=2), num_frames
 
 
+def for_every_video(pixels: Tensor, num_prompts: int, batch_size: int, name: str) -> Tensor:
+    """Repeat what is one for all videos, or one per prompt for the videos of that prompt, along the batch.
+
+    Raises:
+        ValueError: if there are neither one, nor as many as prompts, nor as many as videos.
+    """
+    given = pixels.shape[0]
+    if given not in (1, num_prompts, batch_size):
+        raise ValueError(f"expected one {name}, or one for each of {num_prompts} prompts; got {given}")
+    return pixels.repeat_interleave(batch_size // given, dim=0)
+
+
 def to_unit(image: Any, name: str = "image") -> Tensor:
     """Turn one image into a float tensor (3, H, W) in [0, 1].
 

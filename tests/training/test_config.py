@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 from transformers import CLIPTokenizer
@@ -23,12 +25,25 @@ def shipped(name):
 
 
 def test_a_tiny_and_a_paper_size_config_ship_for_each_run():
-    assert shipped_configs() == ["art-v-paper", "art-v-tiny", "base-paper", "base-tiny"]
+    assert shipped_configs() == ["art-v-paper", "art-v-tiny", "art-v-tiny-further", "base-paper", "base-tiny"]
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_tiny_config_is_the_default(name):
     assert shipped(f"{name}-tiny") == SCHEMAS[name]()
+
+
+def test_the_second_half_of_the_tiny_training_differs_from_the_first_as_its_file_says():
+    first, second = ARTVSettings(), merge_settings(ARTVSettings, file=find_config("art-v-tiny-further"))
+    changed = {
+        field.name for field in fields(ARTVSettings) if getattr(first, field.name) != getattr(second, field.name)
+    }
+    assert changed == {"base", "num_steps", "min_weight", "motion_weights", "optimizer"}
+
+
+def test_motion_weights_of_a_motion_that_does_not_exist_are_refused():
+    with pytest.raises(ValueError, match="motion_weights are numbers of at least 0 for left, right, .*'hopping': 2.0"):
+        check_art_v(merge_settings(ARTVSettings, overrides=["motion_weights.hopping=2"]))
 
 
 def test_the_base_at_paper_size_has_the_parameters_of_stable_diffusion():

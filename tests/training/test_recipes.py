@@ -87,6 +87,9 @@ def test_the_weighted_error_of_the_prediction_is_the_limited_error_of_the_clean_
     limited = (snr + (prediction_type == "v_prediction")).clamp(max=5.0)
     torch.testing.assert_close(weighted, limited * (guess - clean).square().mean((1, 2, 3)), rtol=1e-3, atol=0)
     assert loss_weight(scheduler, t, float("inf")).eq(1).all()
+    floored = (implied - true).square().mean((1, 2, 3)) * loss_weight(scheduler, t, 5.0, min_weight=0.2)
+    error = (guess - clean).square().mean((1, 2, 3))
+    torch.testing.assert_close(floored, (snr + 0.2).clamp(max=5.0) * error, rtol=1e-3, atol=0)
 
 
 def toy_art_v(static_noise, **changes):
@@ -123,6 +126,18 @@ def test_no_clip_runs_backwards_into_a_combination_that_is_held_out():
     batch = art_v_batches(recipe, latents, scenes, build_tokenizer())(0)
     assert len(scenes) > 3
     assert torch.equal(batch["target"][:, 0, 0, 0] - batch["references"][:, 0, 0, 0, 0], torch.ones(256))
+
+
+def test_clips_of_a_motion_come_up_as_often_as_its_weight_says():
+    scenes = training_scenes(40, 0, ("left", "circling", "still"))
+    kinds = torch.tensor([["left", "circling", "still"].index(scene.sprites[0].motion) for scene in scenes])
+    latents = kinds[:, None, None, None, None].float().expand(-1, 6, 1, 1, 1)
+    recipe = ARTVRecipe(batch_size=4096, motion_weights={"circling": 3.0, "still": 0.0})
+    targets = art_v_batches(recipe, latents, scenes, build_tokenizer())(0)["target"].flatten()
+    counts = kinds.bincount(minlength=3)
+    expected = 3 * counts[1] / (3 * counts[1] + counts[0])
+    assert not targets.eq(2).any()
+    assert abs(targets.eq(1).float().mean() - expected) < 4 * (expected * (1 - expected) / 4096).sqrt()
 
 
 def test_gradient_checkpointing_changes_memory_and_not_the_training():

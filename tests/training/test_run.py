@@ -110,6 +110,21 @@ def test_art_v_grows_from_the_base_and_can_be_stopped(base, tmp_path):
     assert video.frames.shape[:2] == (1, 2)
 
 
+def test_an_art_v_model_is_trained_further_with_the_networks_that_it_has(base, tmp_path):
+    first = tmp_path / "first"
+    list(records("art-v", SMALL_ART_V, base=base, output=first))
+    again = tmp_path / "again"
+    further = [*SMALL_ART_V, "mask_channels=[32,32]", "min_weight=0.2", "motion_weights.circling=2"]
+    list(records("art-v", further, base=first, output=again))
+    before, after = weights(first), weights(again)
+    assert before.keys() == after.keys()
+    assert all(before[name].shape == after[name].shape for name in before)
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"unet", "mask_network"}
+    with pytest.raises(ValueError, match="static_noise must be 'scaled', as in the base; got 'ref_minus_noisy'"):
+        next(records("art-v", [*SMALL_ART_V, "static_noise=ref_minus_noisy"], base=first, output=tmp_path / "other"))
+
+
 def test_own_videos_train_every_stage(clips_folder, tmp_path):
     words = [*SMALL_BASE, "data.height=32", "data.width=32"]
     stages = [r.stage for r in records("base", words, data=clips_folder, output=tmp_path / "base")]

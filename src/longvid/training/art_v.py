@@ -25,7 +25,8 @@ class ARTVRecipe:
     """How ART-V learns: what the networks look like, what is dropped, how far back the anchor lies.
 
     `beta_end` is the end of the noise schedule, see `unet.build_scheduler`; None keeps the schedule of the image model.
-    For `max_weight` see `unet.loss_weight`.
+    For `max_weight` and `min_weight` see `unet.loss_weight`. `motion_weights` says how much more often than others the
+    drawn clips of a motion come up, by the first sprite's, such as `{"circling": 2.0}`.
     """
 
     mask_channels: tuple[int, ...] = (16, 32)
@@ -41,6 +42,8 @@ class ARTVRecipe:
     first_frames: float = 0.2
     second_frames: float = 0.3
     max_weight: float = 5.0
+    min_weight: float | None = None
+    motion_weights: dict[str, float] = field(default_factory=dict)
     beta_end: float | None = 0.02
     num_scenes: int = 5000
     num_frames: int = 14
@@ -123,7 +126,7 @@ class ARTVObjective(nn.Module):
         out = self.model(sample, t, text, conditions=conditions, alpha_bar=alpha_bar(self.scheduler, t))
         predicted, true = (from_epsilon(value, sample, t, self.scheduler) for value in (out.noise, noise))
         error = (predicted - true).square().mean((1, 2, 3))
-        loss = (error * loss_weight(self.scheduler, t, r.max_weight)).mean()
+        loss = (error * loss_weight(self.scheduler, t, r.max_weight, r.min_weight)).mean()
         metrics = {"loss": loss, "error": error.mean()}
         return metrics if out.mask is None else {**metrics, "mask": out.mask.mean()}
 
@@ -147,10 +150,15 @@ def art_v_batches(recipe: ARTVRecipe, latents: Tensor, scenes: list[Scene], toke
         back if back and back.split == scene.split else None for back, scene in zip(backwards, scenes, strict=True)
     ]
 
+    weights = torch.tensor([recipe.motion_weights.get(scene.sprites[0].motion, 1.0) for scene in scenes])
+
     def batch_at(index: int) -> Batch:
         size = recipe.batch_size
         draws = batch_draws(recipe.seed, index)
-        clips = torch.randint(0, num_clips, (size,), generator=draws)
+        if recipe.motion_weights:
+            clips = torch.multinomial(weights, size, replacement=True, generator=draws)
+        else:
+            clips = torch.randint(0, num_clips, (size,), generator=draws)
         frames = torch.randint(2, num_frames, (size,), generator=draws)
         chance = torch.rand(4, size, generator=draws)
         first, second = chance[0] < recipe.first_frames, chance[0] > 1 - recipe.second_frames

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from longvid.sprites import MOTIONS
 from longvid.training.art_v import ARTVRecipe
 from longvid.training.clip import CLIP_FRAMES, CLIPRecipe
 from longvid.training.data import DataOptions
@@ -46,7 +47,8 @@ class ARTVSettings(ARTVRecipe):
     """What `longvid train art-v` takes: the recipe, the model it starts from, and where things come from and go.
 
     Attributes:
-        base: A text-to-image model of the Stable Diffusion kind: a bundled name, a folder or a hub id.
+        base: A text-to-image model of the Stable Diffusion kind to grow ART-V from, or an ART-V model to train further:
+            a bundled name, a folder or a hub id.
         output: The folder of the model.
         checkpoint_every: Steps between two checkpoints.
         scheduler: What the model is saved with: "base", the scheduler of the image model, or the paper's
@@ -88,6 +90,11 @@ def check_art_v(settings: ARTVSettings) -> None:
     _check_steps(settings.num_steps, "num_steps")
     if settings.scheduler not in SCHEDULERS:
         raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}; got {settings.scheduler!r}")
+    unknown = sorted(set(settings.motion_weights) - set(MOTIONS))
+    if unknown or any(weight < 0 for weight in settings.motion_weights.values()):
+        raise ValueError(
+            f"motion_weights are numbers of at least 0 for {', '.join(MOTIONS)}; got {settings.motion_weights}"
+        )
     for name in ("drop_references", "drop_anchor", "drop_text", "first_frames", "second_frames"):
         if not 0 <= getattr(settings, name) <= 1:
             raise ValueError(f"{name} is a share of the samples, in [0, 1]; got {getattr(settings, name)}")

@@ -20,6 +20,8 @@ from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from longvid.pipelines.art_v import ARTVPipeline
 from longvid.pipelines.art_v_growth import load_image_model
+from longvid.pipelines.sources import hub_index, local_source, read_index
+from longvid.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
 from longvid.sprites import Scene
 from longvid.training import captioned
 from longvid.training.art_v import ARTVObjective, art_v_batches, network_options
@@ -59,6 +61,8 @@ def run_base(settings: BaseSettings) -> Iterator[TrainingRecord]:
 def run_art_v(settings: ARTVSettings) -> Iterator[TrainingRecord]:
     """Grow `settings.base` into ART-V, train it, and leave `settings.output` as a pipeline folder of the whole model.
 
+    A base that is an ART-V model already is trained further, with the networks that it has.
+
     Killed at any moment and started again with the same settings, the run goes on from its last checkpoint and ends in
     the same weights.
 
@@ -69,18 +73,8 @@ def run_art_v(settings: ARTVSettings) -> Iterator[TrainingRecord]:
     check_art_v(settings)
     work = Workspace(settings.output, settings)
     torch.manual_seed(settings.seed)
-    of_unet, of_mask = network_options(settings)
-    base = load_image_model(settings.base)
-    pipeline = ARTVPipeline.from_base(
-        base,
-        unet_options=of_unet,
-        mask_options=of_mask,
-        static_noise=settings.static_noise,
-        call_defaults=dict(settings.call_defaults) or None,
-    )
+    pipeline = _untrained(settings) if (trained := _trained(settings)) is None else trained
     tokenizer = pipeline.tokenizer
-    if settings.scheduler == "base":
-        pipeline.scheduler = base.scheduler
     if settings.beta_end is not None:
         pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, beta_end=settings.beta_end)
     if settings.data.path is None:
@@ -110,6 +104,39 @@ class Run:
 
 
 RECIPES = {"base": Run(BaseSettings, run_base), "art-v": Run(ARTVSettings, run_art_v)}
+
+
+def _untrained(settings: ARTVSettings) -> ARTVPipeline:
+    """ART-V grown from an image model."""
+    of_unet, of_mask = network_options(settings)
+    base = load_image_model(settings.base)
+    pipeline = ARTVPipeline.from_base(
+        base,
+        unet_options=of_unet,
+        mask_options=of_mask,
+        static_noise=settings.static_noise,
+        call_defaults=dict(settings.call_defaults) or None,
+    )
+    if settings.scheduler == "base":
+        pipeline.scheduler = base.scheduler
+    return pipeline
+
+
+def _trained(settings: ARTVSettings) -> ARTVPipeline | None:
+    """The base itself, if it is an ART-V model."""
+    folder = local_source(settings.base)
+    index = hub_index(settings.base) if folder is None else read_index(folder, settings.base)
+    if index.get("_class_name") != ARTVPipeline.__name__:
+        return None
+    pipeline = ARTVPipeline.from_pretrained(settings.base)
+    if pipeline.config.static_noise != settings.static_noise:
+        has = pipeline.config.static_noise
+        raise ValueError(f"static_noise must be {has!r}, as in the base; got {settings.static_noise!r}")
+    if settings.scheduler == "dpmpp_2s_ancestral":
+        betas = {name: pipeline.scheduler.config[name] for name in BETAS}
+        pipeline.scheduler = DPMPP2SAncestralScheduler(**betas)
+    pipeline.register_to_config(call_defaults=dict(settings.call_defaults) or None)
+    return pipeline
 
 
 def _train_vae(work: Workspace, recipe: VAERecipe, pixels: FrameStore | None) -> Iterator[TrainingRecord]:

@@ -111,19 +111,26 @@ class UNetObjective(nn.Module):
         return {"loss": (error * loss_weight(self.scheduler, t, self.recipe.max_weight)).mean(), "error": error.mean()}
 
 
-def loss_weight(scheduler: DDPMScheduler, t: Tensor, max_weight: float) -> Tensor:
+def loss_weight(scheduler: DDPMScheduler, t: Tensor, max_weight: float, min_weight: float | None = None) -> Tensor:
     r"""The weight of the squared error of a prediction, such that the error of the clean estimate weighs no more than a limit.
 
-    .. math:: \epsilon:\ \frac{\min(\mathrm{SNR}, \gamma)}{\mathrm{SNR}} \qquad
-        v:\ \frac{\min(\mathrm{SNR} + 1, \gamma)}{\mathrm{SNR} + 1}
+    .. math:: \epsilon:\ \frac{\min(\mathrm{SNR} + \gamma_0, \gamma)}{\mathrm{SNR}} \qquad
+        v:\ \frac{\min(\mathrm{SNR} + \gamma_0, \gamma)}{\mathrm{SNR} + 1}
 
-    An error of noise is SNR times that of the clean estimate, an error of velocity SNR + 1 times. The first is the min-SNR
-    weight of Hang et al. (arXiv:2303.09556). In the second the clean estimate weighs at least 1 however strong the noise:
-    where nothing can be seen yet, text alone says what and where, and a weight of SNR would teach next to nothing there.
-    An infinite limit weighs all predictions alike.
+    An error of noise is SNR times that of the clean estimate, an error of velocity SNR + 1 times. With
+    :math:`\gamma_0 = 0`, the default for noise, the first is the min-SNR weight of Hang et al. (arXiv:2303.09556). With
+    1, the default for velocity, the clean estimate weighs at least 1 however strong the noise: where nothing can be seen
+    yet, text alone says what and where, and a weight of SNR would teach next to nothing there. Less than 1 leaves more
+    of the training to details. An infinite limit and the default floor weigh all predictions alike.
+
+    Args:
+        max_weight: The limit :math:`\gamma`.
+        min_weight: The floor :math:`\gamma_0`; None is the default of what the scheduler predicts.
     """
-    power = compute_snr(scheduler, t) + (scheduler.config.prediction_type == "v_prediction")
-    return power.clamp(max=max_weight) / power
+    snr = compute_snr(scheduler, t)
+    velocity = scheduler.config.prediction_type == "v_prediction"
+    floor = float(velocity) if min_weight is None else min_weight
+    return (snr + floor).clamp(max=max_weight) / (snr + velocity)
 
 
 def unet_batches(recipe: UNetRecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer) -> BatchSource:

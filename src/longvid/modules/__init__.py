@@ -5,6 +5,7 @@ from .counting import count_multiply_adds, count_parameters
 from .masked_diffusion import MaskedDiffusionModel, MaskedDiffusionOutput, static_noise
 from .paper_sizes import PAPER_MASK_NETWORK, PAPER_UNET
 from .reference_conditions import EncodedConditions, ReferenceConditions
+from .unet import VideoUNet
 
 __all__ = [
     "PAPER_MASK_NETWORK",
@@ -14,6 +15,7 @@ __all__ = [
     "MaskedDiffusionModel",
     "MaskedDiffusionOutput",
     "ReferenceConditions",
+    "VideoUNet",
     "count_multiply_adds",
     "count_parameters",
     "static_noise",

@@ -1,9 +1,13 @@
 """What is learned: networks that extend diffusers' own and, freshly built, leave them as they were."""
 
 from .anchored_unet import AnchoredUNet
+from .conditional_attention import ConditionalAttentionModule, FrameConditioning
 from .counting import count_multiply_adds, count_parameters
 from .masked_diffusion import MaskedDiffusionModel, MaskedDiffusionOutput, static_noise
-from .paper_sizes import PAPER_MASK_NETWORK, PAPER_UNET
+from .paper_sizes import (
+    PAPER_MASK_NETWORK,
+    PAPER_UNET,
+)
 from .reference_conditions import EncodedConditions, ReferenceConditions
 from .unet import VideoUNet
 
@@ -11,7 +15,9 @@ __all__ = [
     "PAPER_MASK_NETWORK",
     "PAPER_UNET",
     "AnchoredUNet",
+    "ConditionalAttentionModule",
     "EncodedConditions",
+    "FrameConditioning",
     "MaskedDiffusionModel",
     "MaskedDiffusionOutput",
     "ReferenceConditions",

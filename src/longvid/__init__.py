@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
     from .bundled import bundled_models as bundled_models
     from .modules.anchored_unet import AnchoredUNet as AnchoredUNet
+    from .modules.appearance import AppearancePreservationModule as AppearancePreservationModule
+    from .modules.conditional_attention import ConditionalAttentionModule as ConditionalAttentionModule
+    from .modules.conditioning_ablations import AddedConditioning as AddedConditioning
+    from .modules.conditioning_ablations import ConcatenatedConditioning as ConcatenatedConditioning
     from .modules.masked_diffusion import MaskedDiffusionModel as MaskedDiffusionModel
+    from .modules.unet import VideoUNet as VideoUNet
     from .pipelines.art_v import ARTVPipeline as ARTVPipeline
     from .pipelines.base import LongVideoPipeline as LongVideoPipeline
     from .pipelines.base import LongVideoPipelineOutput as LongVideoPipelineOutput
@@ -36,7 +41,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ARTVPipeline": ".pipelines.art_v",
+    "AddedConditioning": ".modules.conditioning_ablations",
     "AnchoredUNet": ".modules.anchored_unet",
+    "AppearancePreservationModule": ".modules.appearance",
+    "ConcatenatedConditioning": ".modules.conditioning_ablations",
+    "ConditionalAttentionModule": ".modules.conditional_attention",
     "DPMPP2SAncestralScheduler": ".samplers.dpmpp_2s_ancestral",
     "LoadablePipeline": ".pipelines.loading",
     "LongVideoPipeline": ".pipelines.base",
@@ -46,6 +55,7 @@ _HOMES = {
     "SchedulerMixin": "diffusers",
     "StreamState": ".video.state",
     "VideoChunk": ".video.state",
+    "VideoUNet": ".modules.unet",
     "VideoWriter": ".video.io",
     "Window": ".video.windows",
     "bundled_models": ".bundled",
@@ -56,7 +66,7 @@ _HOMES = {
     "plan_windows": ".video.windows",
     "read_video": ".video.io",
 }
-_ROOMS = ("bundled", "cli", "modules", "pipelines", "samplers", "sprites", "training", "video")
+_ROOMS = ("bundled", "cli", "conversion", "modules", "pipelines", "samplers", "sprites", "training", "video")
 
 
 def __getattr__(name: str) -> Any:

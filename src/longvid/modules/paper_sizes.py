@@ -1,7 +1,9 @@
-"""The networks of the ART-V paper as configurations, for `AnchoredUNet(**PAPER_UNET)` and the like.
+"""The networks of the papers as configurations, for `AnchoredUNet(**PAPER_UNET)` and the like.
 
-Table 2 gives the shapes and 1167.69 M and 51.18 M parameters; these have 1,167,668,804 and 51,178,113. The anchor
+ART-V: Table 2 gives the shapes and 1167.69 M and 51.18 M parameters; these have 1,167,668,804 and 51,178,113. The anchor
 blocks, their 16-wide tokens and the table of levels are a reconstruction that fits both counts and Table 3.
+
+StreamingT2V: names, shapes and counts are those of the released checkpoint. Its UNet is ModelScope's.
 """
 
 from __future__ import annotations
@@ -32,4 +34,31 @@ PAPER_MASK_NETWORK: dict[str, Any] = {
     "out_channels": 1,
     "block_out_channels": (64, 128, 256, 256),
     "attention_head_dim": (2, 4, 8, 8),
+}
+
+STREAMING_T2V_UNET: dict[str, Any] = {
+    "sample_size": 32,  # 256 pixels
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("CrossAttnDownBlock3D",) * 3 + ("DownBlock3D",),
+    "up_block_types": ("UpBlock3D",) + ("CrossAttnUpBlock3D",) * 3,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": 64,
+}
+
+STREAMING_T2V_CAM: dict[str, Any] = {
+    **STREAMING_T2V_UNET,
+    "frame_encoder_widths": (32, 96, 256, 512),
+    "merger_head_dim": 64,
+}
+
+STREAMING_T2V_APM: dict[str, Any] = {
+    "num_layers": 16,
+    "cross_attention_dim": 1024,
+    "image_embed_dim": 1024,
+    "inner_dim": 1280,
+    "num_text_tokens": 77,
+    "num_image_tokens": 16,
 }

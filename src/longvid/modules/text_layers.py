@@ -1,0 +1,79 @@
+"""Text layers: the transformer blocks of a video UNet that read text, each its own text if asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import Tensor, nn
+
+Text: TypeAlias = Tensor | Sequence[Tensor]
+
+
+class TextLayer(BasicTransformerBlock):
+    """A stock transformer block that knows its number among the text layers of a UNet.
+
+    Given one text it reads that; given a sequence of texts it reads its own. A text per sample is spread over the
+    frames of the sample. Weights, keys and attention processors are those of the stock block.
+
+    Shapes:
+        hidden_states (B * F, N, D), text (B, M, D) or (B * F, M, D), or a sequence of such -> (B * F, N, D).
+    """
+
+    layer: int
+
+    @classmethod
+    def of(cls, block: BasicTransformerBlock, layer: int) -> TextLayer:
+        """Shallow copy of a stock block under this class: the same weights under the same names."""
+        text_layer = cls.__new__(cls)
+        text_layer.__dict__.update(block.__dict__)
+        text_layer.layer = layer
+        return text_layer
+
+    def forward(self, hidden_states, attention_mask=None, encoder_hidden_states: Text = (), *rest, **options) -> Tensor:
+        """Compute the block with the text of this layer."""
+        text = encoder_hidden_states if isinstance(encoder_hidden_states, Tensor) else encoder_hidden_states[self.layer]
+        num_repeats = hidden_states.shape[0] // text.shape[0]
+        text = text.repeat_interleave(num_repeats, dim=0, output_size=text.shape[0] * num_repeats)
+        return super().forward(hidden_states, attention_mask, text, *rest, **options)
+
+
+def install_text_layers(stages: Iterable[nn.Module]) -> int:
+    """Turn the spatial transformer blocks of `stages` into text layers, numbered in this order; returns how many."""
+    count = 0
+    for stage in stages:
+        for transformer in [m for m in stage.modules() if isinstance(m, Transformer2DModel)]:
+            blocks = []
+            for block in transformer.transformer_blocks:
+                blocks.append(TextLayer.of(block, count))  # type: ignore[arg-type]
+                count += 1
+            transformer.transformer_blocks = nn.ModuleList(blocks)
+    return count
+
+
+def check_text(text: Text, *, batch: int, num_frames: int, num_layers: int) -> Text:
+    """Check text for a UNet and put the frames of a text per frame into the batch.
+
+    Shapes:
+        (B, N, D) as it is, (B, F, N, D) -> (B * F, N, D), or a sequence of `num_layers` such.
+
+    Raises:
+        ValueError: if the batch, the frames or the number of layers does not fit.
+    """
+    if not isinstance(text, Tensor):
+        if len(text) != num_layers:
+            raise ValueError(f"expected one text, or one per text layer, {num_layers} in all; got {len(text)}")
+        return tuple(_fold_text(one, batch, num_frames) for one in text)
+    return _fold_text(text, batch, num_frames)
+
+
+def _fold_text(text: Tensor, batch: int, num_frames: int) -> Tensor:
+    per_sample, per_frame = text.ndim == 3, text.ndim == 4
+    if not (per_sample or per_frame) or text.shape[0] != batch or (per_frame and text.shape[1] != num_frames):
+        raise ValueError(
+            f"encoder_hidden_states must be ({batch}, N, D), a text per sample, or ({batch}, {num_frames}, N, D), a text"
+            f" per frame; got {tuple(text.shape)}"
+        )
+    return text if per_sample else text.flatten(0, 1)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .pipelines.base import LongVideoPipeline as LongVideoPipeline
     from .pipelines.base import LongVideoPipelineOutput as LongVideoPipelineOutput
     from .pipelines.loading import LoadablePipeline as LoadablePipeline
+    from .pipelines.streaming_t2v import StreamingT2VPipeline as StreamingT2VPipeline
     from .samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler as DPMPP2SAncestralScheduler
     from .samplers.guidance import guided as guided
     from .video.codec import decode_video as decode_video
@@ -54,6 +55,7 @@ _HOMES = {
     "ModelMixin": "diffusers",
     "SchedulerMixin": "diffusers",
     "StreamState": ".video.state",
+    "StreamingT2VPipeline": ".pipelines.streaming_t2v",
     "VideoChunk": ".video.state",
     "VideoUNet": ".modules.unet",
     "VideoWriter": ".video.io",

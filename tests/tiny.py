@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 WORDS = ("a", "red", "blue", "green", "circle", "square", "moving", "left", "right", "on", "background")
 SIZE = 64
@@ -130,5 +131,75 @@ def art_v(**changes: Any) -> Any:
         "call_defaults": {"num_inference_steps": 2, "num_frames": 3},
     }
     pipeline = ARTVPipeline(**{**parts, **changes})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+VIDEO_UNET = {
+    "sample_size": 4,
+    "block_out_channels": (8, 16),
+    "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),
+    "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"),
+    "layers_per_block": 1,
+    "cross_attention_dim": TEXT_WIDTH,
+    "attention_head_dim": 4,
+    "norm_num_groups": 4,
+}
+
+
+def video_unet(seed: int = 0, **changes: Any) -> Any:
+    """A video UNet in which the temporal layers have an effect, as after training."""
+    from longvid import VideoUNet
+
+    torch.manual_seed(seed)
+    return trained(VideoUNet(**{**VIDEO_UNET, **changes}).eval(), seed)
+
+
+def image_encoder(seed: int = 0) -> CLIPVisionModelWithProjection:
+    """A CLIP image model for pictures of 32 x 32 pixels."""
+    torch.manual_seed(seed)
+    config = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        projection_dim=16,
+    )
+    return CLIPVisionModelWithProjection(config).eval()
+
+
+def trained(module: nn.Module, seed: int = 0) -> Any:
+    """Give every weight that is zero throughout a value, as training would."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():
+                parameter.normal_(0.0, 0.3, generator=generator)
+    return module
+
+
+def streaming_t2v(**changes: Any) -> Any:
+    """A StreamingT2V pipeline with random weights; `changes` are arguments of `StreamingT2VPipeline`."""
+    from longvid import AppearancePreservationModule, ConditionalAttentionModule, StreamingT2VPipeline
+
+    unet = changes.pop("unet", None) or video_unet()
+    cam = ConditionalAttentionModule.from_unet(unet, frame_encoder_widths=(4, 4, 8, 8))
+    apm = AppearancePreservationModule.from_unet(
+        unet, image_embed_dim=16, inner_dim=16, num_text_tokens=12, num_image_tokens=4
+    )
+    parts = {
+        "vae": vae(latent_channels=4),
+        "text_encoder": text_encoder(),
+        "tokenizer": tokenizer(),
+        "scheduler": DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        "unet": unet,
+        "cam": trained(cam, 1),
+        "apm": trained(apm, 2),
+        "image_encoder": image_encoder(),
+        "call_defaults": {"num_inference_steps": 1},
+    }
+    pipeline = StreamingT2VPipeline(**{**parts, **changes})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

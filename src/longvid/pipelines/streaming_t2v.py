@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -104,7 +103,9 @@ class StreamingT2VPipeline(LongVideoPipeline):
     ):
         super().__init__()
         if not 0 < overlap < chunk_size:
-            raise ValueError(f"overlap must be from 1 to chunk_size - 1; got overlap={overlap}, chunk_size={chunk_size}")
+            raise ValueError(
+                f"overlap must be from 1 to chunk_size - 1; got overlap={overlap}, chunk_size={chunk_size}"
+            )
         if context not in CONTEXTS:
             raise ValueError(f"context must be one of {', '.join(CONTEXTS)}; got {context!r}")
         if apm is not None and image_encoder is None:

@@ -23,7 +23,7 @@ from .unet import Skips
 class FrameConditioning(Protocol):
     """What a module must offer to condition a `VideoUNet` on frames: CAM, or one of its alternatives.
 
-    ::
+    .. code-block:: python
 
         encoded = cam.encode_frames(frames, num_frames=16)                 # once per chunk
         features = cam(sample, timestep, text, encoded_frames=encoded)     # once per evaluation
@@ -77,7 +77,7 @@ class ConditionalAttentionModule(ModelMixin, AttentionMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["TextLayer", "BasicTransformerBlock", "ResnetBlock2D", "AttentionMerger"]
+    _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D", "AttentionMerger"]
     conditions_on = "pixels"
 
     @register_to_config

@@ -71,7 +71,7 @@ class AddedConditioning(ModelMixin, AttentionMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["TextLayer", "BasicTransformerBlock", "ResnetBlock2D"]
+    _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D"]
     conditions_on = "pixels"
 
     @register_to_config

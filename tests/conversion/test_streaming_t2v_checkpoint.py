@@ -50,7 +50,7 @@ def test_the_mixers_are_numbered_as_the_text_layers(networks, checkpoint):
     marked = {key: (key if key.endswith("attn2.alpha") else value) for key, value in checkpoint.items()}
     mixers = rename_checkpoint(marked)["apm"]
     for layer, name in names.items():
-        assert mixers[f"mixers.{layer}.alpha"] == f"base_model.{name}.attn2.alpha"
+        assert mixers[f"mixers.{layer}.alpha"] == f"base_model.{name}.transformer_blocks.0.attn2.alpha"
 
 
 def test_the_official_names_of_unet_and_cam_are_not_mixed_up():

@@ -146,3 +146,10 @@ def test_wrong_inputs_are_named():
         video_unet()(sample, timestep, text, **cam.unet_options((sample, sample)))
     with pytest.raises(ValueError, match="channels=16, head_dim=5"):
         module(merger_head_dim=5)
+
+
+def test_a_unet_with_adapters_in_place_is_refused():
+    peft, unet = pytest.importorskip("peft"), video_unet()
+    unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q"]))
+    with pytest.raises(ValueError, match="take adapters off before"):
+        module(unet)

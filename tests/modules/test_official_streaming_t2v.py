@@ -9,6 +9,7 @@ from longvid.conversion import rename_checkpoint
 from longvid.modules import AppearancePreservationModule, ConditionalAttentionModule, VideoUNet
 from longvid.modules.frame_encoder import FrameEncoder
 from longvid.modules.skip_merger import AttentionMerger
+from longvid.samplers import guided
 from longvid.video.layout import fold_frames
 from streaming_t2v_numbers import assert_near, below, description, parts, tensors
 
@@ -115,16 +116,30 @@ def encoded(networks, numbers) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("timestep", "name"), [(481, "eps"), (21, "eps_t21")])
-def test_the_guided_prediction_of_one_evaluation(timestep, name, networks, numbers, contexts, encoded):
+def test_both_halves_of_one_evaluation(timestep, name, networks, numbers, contexts, encoded):
     unet, cam = networks
     latents = numbers["input.latents"].expand(2, -1, -1, -1, -1)
     features = cam(latents, timestep, numbers["input.text_embeds"], encoded_frames=encoded)
     prediction = unet(latents, timestep, contexts, **cam.unet_options(features)).sample
     assert_near(prediction, numbers[f"expected.{name}"])
-    if name == "eps":
-        unconditional, conditional = prediction.chunk(2)
-        guided = unconditional + 7.5 * (conditional - unconditional)
-        assert_near(guided, numbers["expected.eps_guided"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batched", [True, False])
+def test_the_guided_prediction_as_a_pipeline_makes_it(batched, networks, numbers, contexts, encoded):
+    unet, cam = networks
+    text = numbers["input.text_embeds"]
+
+    def predict(sample, timestep, conditions):
+        features = cam(sample, timestep, conditions["text"], encoded_frames=conditions["frames"])
+        return unet(sample, timestep, conditions["contexts"], **cam.unet_options(features)).sample
+
+    blank, full = (
+        {"text": text[row], "contexts": [context[row] for context in contexts], "frames": encoded}
+        for row in (slice(0, 1), slice(1, 2))
+    )
+    prediction = guided(predict, [full, blank], [6.5], batched=batched)(numbers["input.latents"], 481)
+    assert_near(prediction, numbers["expected.eps_guided"])
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ class ContextMixer(nn.Module):
         num_text_tokens, num_image_tokens: Tokens in and, of the text, out.
         dim: Width of a token.
 
-    Source: StreamingT2V (arXiv:2403.14773), Sec. 4.2; one convolution and one normalisation per layer as in the
+    Source: StreamingT2V (arXiv:2403.14773), Sec. 4.2, Eq. 6; one convolution and one normalisation per layer as in the
         released code, where the paper can be read as sharing them.
     """
 
@@ -59,7 +59,7 @@ class AppearancePreservationModule(ModelMixin, ConfigMixin):
         num_text_tokens: Tokens N of the text, fixed.
         num_image_tokens: Tokens M of the image.
 
-    Source: StreamingT2V (arXiv:2403.14773), Sec. 4.2.
+    Source: StreamingT2V (arXiv:2403.14773), Sec. 4.2, Eq. 6.
     """
 
     @register_to_config

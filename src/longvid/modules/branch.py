@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 from diffusers import UNet3DConditionModel
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from ..video.layout import check_video, fold_frames
 from .signature import extends_arguments_of
-from .text_layers import Text, check_text
+from .text_layers import Text
 from .unet import Skips, VideoUNet
 
 
@@ -51,10 +48,7 @@ class ConditioningBranch(VideoUNet):
         expected = (batch, self.conv_in.out_channels, num_frames, *size)
         if tuple(features.shape) != expected:
             raise ValueError(f"features must be {expected}; got {tuple(features.shape)}")
-        text = check_text(encoder_hidden_states, batch=batch, num_frames=num_frames, num_layers=self.num_text_layers)
-        embedding = self.embed(timestep, batch, num_frames)
-        options: dict[str, Any] = {"encoder_hidden_states": text}
-        run = partial(self._run, num_frames=num_frames, text_options=options)
+        embedding, run = self.embed(timestep, sample), self.runner(sample, encoder_hidden_states)
         hidden = self.enter(sample) + fold_frames(features)
         hidden, skips = self.encode(hidden, embedding, run)
         return (*skips, run(self.mid_block, hidden, embedding))

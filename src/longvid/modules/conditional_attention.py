@@ -23,7 +23,7 @@ from .unet import Skips
 class FrameConditioning(Protocol):
     """What a module must offer to condition a `VideoUNet` on frames: CAM, or one of its alternatives.
 
-    ::
+    .. code-block:: python
 
         encoded = cam.encode_frames(frames, num_frames=16)                 # once per chunk
         features = cam(sample, timestep, text, encoded_frames=encoded)     # once per evaluation
@@ -72,12 +72,12 @@ class ConditionalAttentionModule(ModelMixin, AttentionMixin, ConfigMixin):
     Raises:
         ValueError: if a level's channels are no multiple of `merger_head_dim`.
 
-    Source: StreamingT2V (arXiv:2403.14773), Sec. 4.1, Eq. 3-6. That the branch sees the first frames only is read
+    Source: StreamingT2V (arXiv:2403.14773), Sec. 4.1, Eq. 4-5. That the branch sees the first frames only is read
         from the released code; the paper does not say.
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["TextLayer", "BasicTransformerBlock", "ResnetBlock2D", "AttentionMerger"]
+    _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D", "AttentionMerger"]
     conditions_on = "pixels"
 
     @register_to_config
@@ -92,14 +92,9 @@ class ConditionalAttentionModule(ModelMixin, AttentionMixin, ConfigMixin):
         super().__init__()
         self.branch = ConditioningBranch(*args, **kwargs)
         self.frame_encoder = FrameEncoder(3, frame_encoder_widths, self.branch.conv_in.out_channels)
-        config = self.branch.config
-        head_dims = config["attention_head_dim"]
-        if merger_head_dim is not None or isinstance(head_dims, int):
-            head_dims = [merger_head_dim or head_dims] * len(config["block_out_channels"])
-        groups = config["norm_num_groups"] or 32
-        *skips, middle = [
-            AttentionMerger(channels, head_dims[level], groups) for channels, level in feature_channels(self.branch)
-        ]
+        head_dim = merger_head_dim or self.branch.config["attention_head_dim"]
+        num_groups = self.branch.config["norm_num_groups"]
+        *skips, middle = [AttentionMerger(channels, head_dim, num_groups) for channels in feature_channels(self.branch)]
         self.skip_mergers = nn.ModuleList(skips)
         self.mid_merger = middle
 
@@ -201,19 +196,24 @@ def merge_skips(
     return hidden, tuple(merged)
 
 
-def feature_channels(branch: ConditioningBranch) -> Iterator[tuple[int, int]]:
-    """Channels and level of every skip of a branch, then of its middle block."""
+def feature_channels(branch: ConditioningBranch) -> Iterator[int]:
+    """Channels of every skip of a branch, then of its middle block."""
     widths = branch.config["block_out_channels"]
-    yield widths[0], 0
-    for level, (width, block) in enumerate(zip(widths, branch.down_blocks, strict=True)):
-        for _ in range(len(block.resnets) + len(block.downsamplers or ())):
-            yield width, level
-    yield widths[-1], len(widths) - 1
+    yield widths[0]
+    for width, block in zip(widths, branch.down_blocks, strict=True):
+        yield from [width] * (len(block.resnets) + len(block.downsamplers or ()))
+    yield widths[-1]
 
 
 def copy_encoder(unet: UNet3DConditionModel, branch: ConditioningBranch) -> None:
-    """Copy the encoder of a UNet, in its configuration, into a branch."""
+    """Copy the encoder of a UNet into a branch of the same configuration.
+
+    Raises:
+        ValueError: if the UNet lacks weights that its configuration asks for, as with adapters in place.
+    """
     weights, names = unet.state_dict(), branch.state_dict().keys()
+    if missing := sorted(names - weights.keys()):
+        raise ValueError(f"the UNet lacks weights of a plain one, first {missing[0]}; take adapters off before")
     branch.load_state_dict({name: weights[name] for name in names})
 
 

@@ -71,7 +71,7 @@ class AddedConditioning(ModelMixin, AttentionMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["TextLayer", "BasicTransformerBlock", "ResnetBlock2D"]
+    _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D"]
     conditions_on = "pixels"
 
     @register_to_config
@@ -80,7 +80,7 @@ class AddedConditioning(ModelMixin, AttentionMixin, ConfigMixin):
         super().__init__()
         self.branch = ConditioningBranch(*args, **kwargs)
         self.frame_encoder = FrameEncoder(4, frame_encoder_widths, self.branch.conv_in.out_channels)
-        self.mergers = nn.ModuleList(AdditionMerger(channels) for channels, _ in feature_channels(self.branch))
+        self.mergers = nn.ModuleList(AdditionMerger(channels) for channels in feature_channels(self.branch))
 
     @classmethod
     def from_unet(cls, unet: UNet3DConditionModel, **new: Any) -> Self:

@@ -25,7 +25,7 @@ class AttentionMerger(nn.Module):
     Raises:
         ValueError: if `channels` is no multiple of `head_dim`.
 
-    Source: StreamingT2V (arXiv:2403.14773), Eq. 3-5.
+    Source: StreamingT2V (arXiv:2403.14773), Eq. 4-5.
     """
 
     def __init__(self, channels: int, head_dim: int = 64, num_groups: int = 32):

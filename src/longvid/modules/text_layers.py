@@ -1,55 +1,52 @@
-"""Text layers: the transformer blocks of a video UNet that read text, each its own text if asked to."""
+"""Text layers: the transformers of a video UNet that read text, each its own text if asked to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 Text: TypeAlias = Tensor | Sequence[Tensor]
 
 
-class TextLayer(BasicTransformerBlock):
-    """A stock transformer block that knows its number among the text layers of a UNet.
+class TextTransformer(Transformer2DModel):
+    """A stock spatial transformer that knows its number among the text layers of a UNet.
 
     Given one text it reads that; given a sequence of texts it reads its own. A text per sample is spread over the
-    frames of the sample. Weights, keys and attention processors are those of the stock block.
+    frames of the sample. Weights, keys, blocks and attention processors are those of the stock transformer.
 
     Shapes:
-        hidden_states (B * F, N, D), text (B, M, D) or (B * F, M, D), or a sequence of such -> (B * F, N, D).
+        hidden_states (B * F, C, H, W), text (B, N, D) or (B * F, N, D), or a sequence of such -> (B * F, C, H, W).
     """
 
     layer: int
 
     @classmethod
-    def of(cls, block: BasicTransformerBlock, layer: int) -> TextLayer:
-        """Shallow copy of a stock block under this class: the same weights under the same names."""
-        text_layer = cls.__new__(cls)
-        text_layer.__dict__.update(block.__dict__)
-        text_layer.layer = layer
-        return text_layer
+    def of(cls, transformer: nn.Module, layer: int) -> TextTransformer:
+        """Shallow copy of a stock transformer under this class: the same weights under the same names."""
+        text_transformer = cls.__new__(cls)
+        text_transformer.__dict__.update(transformer.__dict__)
+        text_transformer.layer = layer
+        return text_transformer
 
-    def forward(self, hidden_states, attention_mask=None, encoder_hidden_states: Text = (), *rest, **options) -> Tensor:
-        """Compute the block with the text of this layer."""
+    def forward(self, hidden_states: Tensor, encoder_hidden_states: Text, *rest: Any, **options: Any) -> Any:
+        """Compute the transformer with the text of this layer."""
         text = encoder_hidden_states if isinstance(encoder_hidden_states, Tensor) else encoder_hidden_states[self.layer]
         num_repeats = hidden_states.shape[0] // text.shape[0]
         text = text.repeat_interleave(num_repeats, dim=0, output_size=text.shape[0] * num_repeats)
-        return super().forward(hidden_states, attention_mask, text, *rest, **options)
+        return super().forward(hidden_states, text, *rest, **options)
 
 
-def install_text_layers(stages: Iterable[nn.Module]) -> int:
-    """Turn the spatial transformer blocks of `stages` into text layers, numbered in this order; returns how many."""
+def install_text_layers(blocks: Iterable[nn.Module]) -> int:
+    """Turn the spatial transformers of a UNet's blocks into text layers, numbered in this order; returns how many."""
     count = 0
-    for stage in stages:
-        for transformer in [m for m in stage.modules() if isinstance(m, Transformer2DModel)]:
-            blocks = []
-            for block in transformer.transformer_blocks:
-                blocks.append(TextLayer.of(block, count))  # type: ignore[arg-type]
-                count += 1
-            transformer.transformer_blocks = nn.ModuleList(blocks)
+    for block in blocks:
+        if getattr(block, "has_cross_attention", False):
+            numbered = enumerate(block.attentions, start=count)  # type: ignore[arg-type]
+            block.attentions = nn.ModuleList(TextTransformer.of(transformer, layer) for layer, transformer in numbered)
+            count += len(block.attentions)
     return count
 
 

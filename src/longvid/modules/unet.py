@@ -39,8 +39,8 @@ class VideoUNet(UNet3DConditionModel, PeftAdapterMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["TextLayer", "BasicTransformerBlock", "ResnetBlock2D"]
-    _repeated_blocks = ["TextLayer", "BasicTransformerBlock"]
+    _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D"]
+    _repeated_blocks = ["BasicTransformerBlock"]
     gradient_checkpointing = False
 
     @register_to_config
@@ -92,23 +92,10 @@ class VideoUNet(UNet3DConditionModel, PeftAdapterMixin):
         Raises:
             ValueError: if sample, text or features have a wrong shape.
         """
-        batch, _, num_frames, height, width = check_video(
-            sample, channels=self.conv_in.in_channels, name="sample"
-        ).shape
-        embedding = self.embed(timestep, batch, num_frames, timestep_cond)
-        text = check_text(encoder_hidden_states, batch=batch, num_frames=num_frames, num_layers=self.num_text_layers)
-        if attention_mask is not None:
-            attention_mask = ((1 - attention_mask.to(sample.dtype)) * -10000.0).unsqueeze(1)
-        run = partial(
-            self._run,
-            num_frames=num_frames,
-            text_options={
-                "encoder_hidden_states": text,
-                "attention_mask": attention_mask,
-                "cross_attention_kwargs": cross_attention_kwargs,
-            },
-        )
-
+        check_video(sample, channels=self.conv_in.in_channels, name="sample")
+        num_frames, (height, width) = sample.shape[2], sample.shape[-2:]
+        embedding = self.embed(timestep, sample, timestep_cond)
+        run = self.runner(sample, encoder_hidden_states, attention_mask, cross_attention_kwargs)
         hidden = self.enter(sample, input_features, cross_attention_kwargs)
         hidden, skips = self.encode(hidden, embedding, run)
         if down_block_additional_residuals is not None:
@@ -124,11 +111,10 @@ class VideoUNet(UNet3DConditionModel, PeftAdapterMixin):
         output = unfold_frames(hidden, num_frames)
         return UNet3DConditionOutput(sample=output) if return_dict else (output,)
 
-    def embed(
-        self, timestep: Tensor | float | int, batch: int, num_frames: int, timestep_cond: Tensor | None = None
-    ) -> Tensor:
-        """Time embedding of every frame: timestep () or (B,) -> (B * F, D)."""
-        timesteps = torch.as_tensor(timestep, device=self.device).reshape(-1).expand(batch)
+    def embed(self, timestep: Tensor | float | int, sample: Tensor, timestep_cond: Tensor | None = None) -> Tensor:
+        """Time embedding of every frame of `sample`, (B, C, F, H, W): timestep () or (B,) -> (B * F, D)."""
+        batch, _, num_frames, *_ = sample.shape
+        timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
         sinusoid = self.time_proj(timesteps).to(self.dtype)
         embedding = self.time_embedding(sinusoid, timestep_cond)
         return embedding.repeat_interleave(num_frames, dim=0, output_size=batch * num_frames)
@@ -176,16 +162,41 @@ class VideoUNet(UNet3DConditionModel, PeftAdapterMixin):
             hidden = self.conv_act(self.conv_norm_out(hidden))  # type: ignore[misc]
         return self.conv_out(hidden)
 
-    def _run(
-        self, block: nn.Module, *tensors: Any, num_frames: int, text_options: dict[str, Any], **options: Any
-    ) -> Any:
-        """Call a block, with the text if it reads text, under a checkpoint if gradients are checkpointed."""
-        if getattr(block, "has_cross_attention", False):
-            options |= text_options
-        call = partial(block, num_frames=num_frames, **options)
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(call, *tensors)
-        return call(*tensors)
+    def runner(
+        self,
+        sample: Tensor,
+        text: Text,
+        attention_mask: Tensor | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+    ) -> Callable[..., Any]:
+        """How `encode` and `decode` call a block: `run(block, *tensors, **options)`.
+
+        It adds the number of frames, and the text where the block reads text, and puts the call under a checkpoint where
+        gradients are checkpointed.
+
+        Raises:
+            ValueError: if the text does not fit `sample`.
+        """
+        batch, _, num_frames, *_ = sample.shape
+        if attention_mask is not None:
+            attention_mask = ((1 - attention_mask.to(sample.dtype)) * -10000.0).unsqueeze(1)
+        text_options = {
+            "encoder_hidden_states": check_text(
+                text, batch=batch, num_frames=num_frames, num_layers=self.num_text_layers
+            ),
+            "attention_mask": attention_mask,
+            "cross_attention_kwargs": cross_attention_kwargs,
+        }
+
+        def run(block: nn.Module, *tensors: Any, **options: Any) -> Any:
+            if getattr(block, "has_cross_attention", False):
+                options |= text_options
+            call = partial(block, num_frames=num_frames, **options)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                return self._gradient_checkpointing_func(call, *tensors)
+            return call(*tensors)
+
+        return run
 
     def _set_gradient_checkpointing(
         self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint

@@ -18,6 +18,7 @@ COMMANDS = {
     "info": "show versions, devices and folders, for bug reports",
     "evaluate": "measure a model on the built-in world",
     "train": "train a model, or the tiny models that ship",
+    "convert": "make a pipeline folder of the official StreamingT2V checkpoint",
 }
 
 EXAMPLES = """\

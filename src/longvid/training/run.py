@@ -21,6 +21,7 @@ from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 from longvid.pipelines.art_v import ARTVPipeline
 from longvid.pipelines.art_v_growth import load_image_model
 from longvid.pipelines.sources import hub_index, local_source, read_index
+from longvid.pipelines.tokenizers import load_tokenizer
 from longvid.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
 from longvid.sprites import Scene
 from longvid.training import captioned
@@ -209,21 +210,6 @@ def _assemble(work: Workspace, folder: str, recipe: UNetRecipe) -> None:
         requires_safety_checker=False,
     ).save_pretrained(folder)
     clip.save_pretrained(Path(folder, "clip"))
-
-
-def load_tokenizer(name: str) -> CLIPTokenizer:
-    """The CLIP tokenizer of a folder or a hub id, or of the pipeline there.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    places: list[dict[str, Any]] = [{"subfolder": "tokenizer"}, {}]
-    for place in places:
-        try:
-            return CLIPTokenizer.from_pretrained(name, **place)
-        except (OSError, ValueError, TypeError):
-            continue
-    raise ValueError(f"there is no CLIP tokenizer in {name!r}")
 
 
 def _pixels(work: Workspace, data: DataOptions) -> FrameStore | None:

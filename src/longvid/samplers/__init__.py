@@ -4,15 +4,19 @@ from .dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
 from .guidance import guided, rescale_guidance
 from .noise_augmentation import augment
 from .prediction import add_noise, alpha_bar, from_epsilon, from_x0, to_epsilon, to_x0
+from .randomized_blending import blended, paper_cut, released_cut
 
 __all__ = [
     "DPMPP2SAncestralScheduler",
     "add_noise",
     "alpha_bar",
     "augment",
+    "blended",
     "from_epsilon",
     "from_x0",
     "guided",
+    "paper_cut",
+    "released_cut",
     "rescale_guidance",
     "to_epsilon",
     "to_x0",

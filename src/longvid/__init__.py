@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .pipelines.art_v import ARTVPipeline as ARTVPipeline
     from .pipelines.base import LongVideoPipeline as LongVideoPipeline
     from .pipelines.base import LongVideoPipelineOutput as LongVideoPipelineOutput
+    from .pipelines.enhance import VideoEnhancerPipeline as VideoEnhancerPipeline
     from .pipelines.loading import LoadablePipeline as LoadablePipeline
     from .samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler as DPMPP2SAncestralScheduler
     from .samplers.guidance import guided as guided
@@ -48,6 +49,7 @@ _HOMES = {
     "SchedulerMixin": "diffusers",
     "StreamState": ".video.state",
     "VideoChunk": ".video.state",
+    "VideoEnhancerPipeline": ".pipelines.enhance",
     "VideoWriter": ".video.io",
     "Window": ".video.windows",
     "blended": ".samplers.randomized_blending",

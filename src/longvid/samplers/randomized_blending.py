@@ -88,15 +88,13 @@ def blended(
         generators = _per_video(generator, sample.shape[0])
         if device is not None and torch.is_tensor(timestep):
             timestep = timestep.to(device)
-        whole: torch.Tensor | None = None
+        whole = None
         for window in windows:
             part = sample[:, :, window.frames]
             part = predict(part if device is None else part.to(device), timestep)
             if part.ndim != 5 or part.shape[2] != window.stop - window.start:
                 raise ValueError(f"expected {window.stop - window.start} predicted frames; got shape {_shape(part)}")
-            if whole is None:
-                shape = (*part.shape[:2], num_frames, *part.shape[3:])
-                whole = torch.empty(shape, dtype=part.dtype, device=sample.device)
+            whole = _empty_video(part, num_frames, sample.device) if whole is None else whole
             for index, each in enumerate(generators):
                 rows = slice(index, index + 1) if len(generators) > 1 else slice(None)
                 first = _checked_cut(cut, window, each)
@@ -105,6 +103,10 @@ def blended(
         return whole
 
     return predict_video
+
+
+def _empty_video(part: torch.Tensor, num_frames: int, device: torch.device) -> torch.Tensor:
+    return torch.empty((*part.shape[:2], num_frames, *part.shape[3:]), dtype=part.dtype, device=device)
 
 
 def _draw(count: int, generator: torch.Generator | None) -> int:

@@ -18,6 +18,8 @@ import tiny
 from longvid import LongVideoPipeline, VideoEnhancerPipeline, VideoWriter, read_video
 from longvid.pipelines.frame_sizes import padded, scaled, wanted_size
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of NumPy, inside diffusers
+
 PROMPT = "a red circle moving right"
 
 

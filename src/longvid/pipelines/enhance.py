@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -12,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL, SchedulerMixin, UNet3DConditionModel
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from longvid.pipelines.checks import check_callback_tensors
@@ -137,14 +137,12 @@ class VideoEnhancerPipeline(TextPipeline):
     def _can_negate(self, request: EnhanceRequest) -> bool:
         return self.text_encoder is not None or request.negative_prompt_embeds is not None
 
-    # --- the whole -------------------------------------------------------------------------------------------------
+    # --- the whole ---------------------------------------------------------------------------------------------------
 
     def generate(self, request: EnhanceRequest) -> Iterator[EnhancedChunk]:
         """Check a request and start its stream; the keys of its noise are drawn here."""
         request = self.check_inputs(request)
         keys = draw_keys(request.generator)
-        self._interrupt, self._device = False, self._execution_device
-        self._guidance_scale = request.guidance_scale or 0.0
         return self._chunks(request, keys)
 
     def collect(self, request: EnhanceRequest) -> LongVideoPipelineOutput | tuple:
@@ -155,6 +153,8 @@ class VideoEnhancerPipeline(TextPipeline):
 
     @torch.no_grad()
     def _chunks(self, request: EnhanceRequest, keys: tuple[int, ...]) -> Iterator[EnhancedChunk]:
+        self._interrupt, self._device = False, self._execution_device
+        self._guidance_scale = request.guidance_scale or 0.0
         try:
             batch_size = check_video_input(request, request.video)
             conditions = self.encode_conditions(request, batch_size)
@@ -262,10 +262,8 @@ class VideoEnhancerPipeline(TextPipeline):
         return (pixels[..., : request.height, : request.width] / 2 + 0.5).clamp(0, 1)
 
     def _bar(self, what: str, total: int | None, unit: str) -> Any:
-        bar = self.progress_bar(total=math.inf if total is None else total)  # type: ignore[call-arg] (a decorated method)
-        bar.unit = unit
-        bar.set_description(what, refresh=False)
-        return bar
+        own = {"desc": what, "total": total, "unit": unit}
+        return tqdm(**{**getattr(self, "_progress_bar_config", {}), **own})
 
 
 def _counted(predict: Predict, bar: Any) -> Predict:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 }
 EVERY_ROOM = {*MAY_IMPORT, "cli"}
 MAY_IMPORT["cli"] = EVERY_ROOM
-METHODS = {"art_v", "harivo", "streaming_t2v"}
+METHODS = {"art_v", "enhance", "harivo", "streaming_t2v"}
 NOT_IN_VIDEO = {"diffusers", "transformers", "accelerate"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel, UNet3DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -201,5 +201,50 @@ def streaming_t2v(**changes: Any) -> Any:
         "call_defaults": {"num_inference_steps": 1},
     }
     pipeline = StreamingT2VPipeline(**{**parts, **changes})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def stock_video_unet(seed: int = 0, **changes: Any) -> UNet3DConditionModel:
+    """A two-level video UNet in the layout of ModelScope and ZeroScope, for latents of 4 channels."""
+    torch.manual_seed(seed)
+    options = {
+        "sample_size": 4,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),
+        "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"),
+        "attention_head_dim": 4,
+        "cross_attention_dim": TEXT_WIDTH,
+        "norm_num_groups": 4,
+        **changes,
+    }
+    unet = UNet3DConditionModel(**options).eval()
+    for name, parameter in unet.named_parameters():
+        if "temp_convs" in name and ".conv4." in name:  # zero when new: then frames would hardly see each other
+            torch.nn.init.normal_(parameter, std=0.2)
+    return unet
+
+
+def text_to_video_parts(**changes: Any) -> dict[str, Any]:
+    """The components of a stock text-to-video pipeline, with a VAE of 2 x 2 pixels per latent."""
+    parts = {
+        "vae": vae(factor=2, latent_channels=4),
+        "text_encoder": text_encoder(),
+        "tokenizer": tokenizer(),
+        "unet": stock_video_unet(),
+        "scheduler": DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False),
+    }
+    return {**parts, **changes}
+
+
+def enhancer(**changes: Any) -> Any:
+    """A video enhancer with random weights; `changes` are arguments of `VideoEnhancerPipeline`."""
+    from longvid import VideoEnhancerPipeline
+
+    defaults = {"num_inference_steps": 5, "chunk_size": 6, "overlap": 2}
+    pipeline = VideoEnhancerPipeline(**{**text_to_video_parts(), "call_defaults": defaults, **changes})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from .pipelines.art_v import ARTVPipeline as ARTVPipeline
     from .pipelines.base import LongVideoPipeline as LongVideoPipeline
     from .pipelines.base import LongVideoPipelineOutput as LongVideoPipelineOutput
+    from .pipelines.enhance import VideoEnhancerPipeline as VideoEnhancerPipeline
     from .pipelines.loading import LoadablePipeline as LoadablePipeline
     from .pipelines.streaming_t2v import StreamingT2VPipeline as StreamingT2VPipeline
     from .samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler as DPMPP2SAncestralScheduler
     from .samplers.guidance import guided as guided
+    from .samplers.randomized_blending import blended as blended
     from .video.codec import decode_video as decode_video
     from .video.codec import encode_video as encode_video
     from .video.io import VideoWriter as VideoWriter
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from .video.state import StreamState as StreamState
     from .video.state import VideoChunk as VideoChunk
     from .video.windows import Window as Window
+    from .video.windows import fit_windows as fit_windows
     from .video.windows import plan_windows as plan_windows
 
 _HOMES = {
@@ -58,12 +61,15 @@ _HOMES = {
     "StreamingT2VPipeline": ".pipelines.streaming_t2v",
     "VideoChunk": ".video.state",
     "VideoUNet": ".modules.unet",
+    "VideoEnhancerPipeline": ".pipelines.enhance",
     "VideoWriter": ".video.io",
     "Window": ".video.windows",
+    "blended": ".samplers.randomized_blending",
     "bundled_models": ".bundled",
     "contact_sheet": ".video.sheet",
     "decode_video": ".video.codec",
     "encode_video": ".video.codec",
+    "fit_windows": ".video.windows",
     "guided": ".samplers.guidance",
     "plan_windows": ".video.windows",
     "read_video": ".video.io",

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from longvid.video import Window, plan_windows
+from longvid.video import Window, fit_windows, plan_windows
 
 PLANS = [
     (num_frames, size, overlap, start)
@@ -111,3 +111,22 @@ def test_frames_from_before_the_video_open_the_first_window(num_frames, start):
     assert all(window.stop - window.start == 16 and window.overlap == 8 for window in windows)
     if windows:
         assert windows[0].start == start - 8
+
+
+def test_fitted_windows_lie_inside_the_video_and_cover_every_frame_in_order():
+    cases = [(frames, length, shared) for frames in range(1, 30) for length in (1, 5, 8) for shared in range(length)]
+    for num_frames, size, overlap in cases:
+        windows = fit_windows(num_frames, size, overlap)
+        assert [f for window in windows for f in range(window.new.start, window.new.stop)] == list(range(num_frames))
+        assert all(window.start >= 0 and window.excess == 0 and window.num_new >= 1 for window in windows)
+        assert all(window.stop - window.start == min(size, num_frames) for window in windows)
+        for before, after in itertools.pairwise(windows):
+            assert before.stop - after.start == after.overlap >= overlap
+        assert all(window.overlap == overlap for window in windows[1:-1])
+        assert [window.index for window in windows] == list(range(len(windows)))
+
+
+def test_fitted_windows_are_the_planned_ones_where_those_end_with_the_video():
+    assert fit_windows(56, 24, 8) == tuple(plan_windows(56, 24, 8))
+    with pytest.raises(ValueError, match="no last window"):
+        fit_windows(math.inf, 24, 8)

@@ -1,4 +1,4 @@
-"""One run of `longvid generate`: load the model, stream the frames into files, keep the record true all the while."""
+"""One run: load the model, stream the frames into files, keep the record true all the while."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from longvid.cli.output_paths import OutputPaths
 from longvid.cli.parser import nearest, say, warn
 from longvid.cli.progress import FrameBar
 from longvid.cli.record import Record, describe_output, start_record
-from longvid.cli.request import GenerateSettings
 
 DEFAULT_FPS = 8
 _NOT_RECORDED = {"return_dict", "output_type", "output_masks", "callback_on_step_end_tensor_inputs"}
 
 
 class Job:
-    """First `load` the model, then `make` the video; `summary` says what came of it."""
+    """First `load` the model, then `make` the video; `summary` says what came of it.
+
+    This is the run of `longvid generate`; another command's differs in the class it loads and the arguments of the call.
+    """
+
+    pipeline_kind = "LongVideoPipeline"
 
     def __init__(
         self,
-        settings: GenerateSettings,
+        settings: Any,
         paths: OutputPaths,
         interrupts: Interrupts,
         *,
@@ -51,13 +55,11 @@ class Job:
             quiet_libraries()
         self.fps = DEFAULT_FPS if settings.output.fps is None else settings.output.fps
         self.writer = _open_writer(self.paths.video, settings, self.fps)
-        self.pipe = _load(settings)
+        self.pipe = _load(settings, self.pipeline_kind)
         self._warn_unknown_words()
         self.call = self._call_arguments(image)
         request = self.pipe.check_inputs(type(self.pipe).stream.request_type(**self.call))
-        if request.num_frames == float("inf"):
-            raise ValueError("num_frames must be a whole number: a file has a last frame")
-        self.total = int(request.num_frames)
+        self.total = self._count_frames(request)
         self.timing["load_seconds"] = round(time.perf_counter() - self.started, 3)
         self.record = start_record(self.paths.record, self.command, settings, self.pipe, _recorded(request))
         if earlier is not None:
@@ -67,7 +69,7 @@ class Job:
     def make(self) -> int:
         """Stream the frames into the files; whatever happens, they are closed and the record says how it ended."""
         say(f"{self.total} frames, seed {self.settings.seed}", quiet=self.quiet)
-        self.bar = FrameBar(self.total, disable=self.quiet)
+        self.bar = self._make_bar()
         self.streaming = time.perf_counter()
         status, failure = "complete", None
         try:
@@ -125,6 +127,14 @@ class Job:
         assert self.settings.seed is not None  # one was drawn where none was given
         call["generator"] = torch.Generator().manual_seed(self.settings.seed)
         return call
+
+    def _count_frames(self, request: Any) -> int:
+        if request.num_frames == float("inf"):
+            raise ValueError("num_frames must be a whole number: a file has a last frame")
+        return int(request.num_frames)
+
+    def _make_bar(self) -> Any:
+        return FrameBar(self.total, disable=self.quiet)
 
     def _extras(self) -> list[Any]:
         from longvid.cli.mask_sheet import MaskSheet
@@ -187,16 +197,16 @@ class Job:
             warn(f"{model} never learned these words: {', '.join(self.unknown)}{hint}")
 
 
-def _load(settings: GenerateSettings) -> Any:
+def _load(settings: Any, kind: str) -> Any:
     from longvid.cli.schedulers import make_scheduler
 
-    pipe = load_pipeline(settings.model, device=settings.device, dtype=settings.dtype)
+    pipe = load_pipeline(settings.model, device=settings.device, dtype=settings.dtype, kind=kind)
     if settings.scheduler.name or settings.scheduler.options:
         pipe.scheduler = make_scheduler(pipe.scheduler, settings.scheduler.name, settings.scheduler.options)
     return pipe
 
 
-def _open_writer(path: Path, settings: GenerateSettings, fps: float) -> Any:
+def _open_writer(path: Path, settings: Any, fps: float) -> Any:
     from longvid.video.io import VideoWriter
 
     output = settings.output

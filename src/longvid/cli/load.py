@@ -5,16 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 
-def load_pipeline(model: str, *, device: str | None = None, dtype: str = "float32") -> Any:
+def load_pipeline(
+    model: str, *, device: str | None = None, dtype: str = "float32", kind: str = "LongVideoPipeline"
+) -> Any:
     """Load a pipeline and move it to its device, CUDA where there is one unless told.
+
+    Args:
+        model: Bundled name, folder or hub id.
+        device: Name of the device.
+        dtype: Name of the dtype.
+        kind: The public class of longvid that loads it.
 
     Raises:
         ValueError: if the device cannot be used here, or there is no such model.
     """
-    from longvid import LongVideoPipeline
+    import longvid
 
     device = usable_device(device)
-    pipe = LongVideoPipeline.from_pretrained(model, dtype=dtype)
+    pipe = getattr(longvid, kind).from_pretrained(model, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 

@@ -14,6 +14,7 @@ from longvid.cli.parser import Parser, nearest
 
 COMMANDS = {
     "generate": "make a video from a prompt, an image or a video",
+    "enhance": "make the frames of a video anew with a video model, at any length",
     "models": "list the models: what is bundled, what the papers describe",
     "info": "show versions, devices and folders, for bug reports",
     "evaluate": "measure a model on the built-in world",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from longvid.cli.info import package_versions
-from longvid.cli.request import GenerateSettings
 
 FORMAT = 1
 
@@ -30,10 +29,16 @@ class Record:
         os.replace(partial, self.path)
 
 
-def start_record(
-    path: Path, command: str, settings: GenerateSettings, pipe: Any, arguments: Mapping[str, Any]
-) -> Record:
-    """A record with all that is known before the first frame."""
+def start_record(path: Path, command: str, settings: Any, pipe: Any, arguments: Mapping[str, Any]) -> Record:
+    """A record with all that is known before the first frame.
+
+    Args:
+        path: The file it goes to.
+        command: The command line.
+        settings: The dataclass of the command's settings, with a list `prompt`, `seed`, `model` and `dtype`.
+        pipe: The loaded pipeline.
+        arguments: Of its call, defaults filled in.
+    """
     import torch
 
     device = torch.device(pipe.device)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -205,16 +204,6 @@ class LongVideoPipeline(TextPipeline):
         bar = self.progress_bar(total=(request.num_frames or 0) - done)  # type: ignore[call-arg] (a decorated method)
         bar.unit = "frame"
         return bar
-
-    def _step_options(self, request: VideoRequest, generator: Generator) -> dict[str, Any]:
-        known = inspect.signature(self.scheduler.step).parameters
-        options = {"eta": request.eta, "generator": generator}
-        return {name: value for name, value in options.items() if name in known and value is not None}
-
-    def _call_back(self, request: VideoRequest, step: int, timestep: Tensor, **tensors: Tensor) -> Tensor:
-        wanted = {name: tensors[name] for name in request.callback_on_step_end_tensor_inputs}
-        changed = cast(Any, request.callback_on_step_end)(self, step, timestep, wanted) or {}
-        return changed.get("latents", tensors["latents"])
 
 
 def _handed_out(frames: WindowFrames, output_type: str) -> Tensor:

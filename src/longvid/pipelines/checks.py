@@ -33,13 +33,13 @@ def check_request(request: VideoRequest, *, size_multiple: int, latent_factor: i
             raise ValueError(f"{name} must be a multiple of {size_multiple} for this model; got {size}")
     if request.output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {request.output_type!r}")
-    _check_generators(request.generator, request.batch_size)
+    check_generators(request.generator, request.batch_size)
     if request.latents is not None:
         sizes = (size // latent_factor for size in request.size)
         expected = (request.batch_size, latent_channels, request.num_frames, *sizes)
         if tuple(request.latents.shape) != expected:
             raise ValueError(f"latents must have shape {expected}; got {tuple(request.latents.shape)}")
-    _check_text(request)
+    check_embeds(request.negative_prompt, request.prompt_embeds, request.negative_prompt_embeds)
 
 
 def check_callback_tensors(names: Sequence[str], known: Sequence[str]) -> None:
@@ -71,7 +71,8 @@ def _check_counts(request: VideoRequest) -> None:
         raise ValueError(f"guidance_scale must be a number of at least 0; got {request.guidance_scale!r}")
 
 
-def _check_generators(generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int) -> None:
+def check_generators(generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int) -> None:
+    """Check that there is one generator, or one for each video, or none."""
     several = isinstance(generator, (list, tuple))
     generators = list(generator) if several else [generator]  # type: ignore[arg-type]
     if several and len(generators) != batch_size:
@@ -81,12 +82,14 @@ def _check_generators(generator: torch.Generator | Sequence[torch.Generator] | N
             raise ValueError(f"generator must be a torch.Generator or a list of them; got {type(item).__name__}")
 
 
-def _check_text(request: VideoRequest) -> None:
-    embeds, negative = request.prompt_embeds, request.negative_prompt_embeds
-    if negative is not None and request.negative_prompt is not None:
+def check_embeds(
+    negative_prompt: str | Sequence[str] | None, embeds: torch.Tensor | None, negative_embeds: torch.Tensor | None
+) -> None:
+    """Check that text and embeddings do not contradict each other."""
+    if negative_embeds is not None and negative_prompt is not None:
         raise ValueError("expected either negative_prompt or negative_prompt_embeds; got both")
-    if embeds is not None and negative is not None and embeds.shape != negative.shape:
+    if embeds is not None and negative_embeds is not None and embeds.shape != negative_embeds.shape:
         raise ValueError(
             "prompt_embeds and negative_prompt_embeds must have one shape; "
-            f"got {tuple(embeds.shape)} and {tuple(negative.shape)}"
+            f"got {tuple(embeds.shape)} and {tuple(negative_embeds.shape)}"
         )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from longvid.video.io import read_video
 
 _KINDS = "a PIL image, a uint8 or float array (H, W, 3), or a float tensor (3, H, W) in [0, 1]"
 
@@ -70,6 +75,49 @@ def for_every_video(pixels: Tensor, num_prompts: int, batch_size: int, name: str
     return pixels.repeat_interleave(batch_size // given, dim=0)
 
 
+@dataclass(eq=False)
+class VideoInput:
+    """A given video, or a batch of them, read once, frame by frame.
+
+    Attributes:
+        frames: Frames (B, 3, H, W) in [0, 1], float32.
+        num_videos: B.
+        num_frames: Frames of each video; None where only reading tells.
+        height: H.
+        width: W.
+    """
+
+    frames: Iterator[Tensor]
+    num_videos: int
+    num_frames: int | None
+    height: int
+    width: int
+
+
+def open_video(video: Any) -> VideoInput:
+    """Open a video, reading its first frame and no other.
+
+    Args:
+        video: What `video_batch` takes, or the path of a file or of a folder of PNGs.
+
+    Raises:
+        ValueError: if it is of another kind, empty, damaged, or its first frame is no image; while the frames are read,
+            if one of them is no image or of another size.
+    """
+    if isinstance(video, (str, os.PathLike)):
+        video = read_video(video)
+    clips, batched = _as_clips(video)
+    frames = _unit_frames(clips, batched)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("video has no frames; expected at least one")
+    if isinstance(video, (np.ndarray, Tensor)):
+        num_frames = len(video) if not batched else video.shape[2 if isinstance(video, Tensor) else 1]
+    else:
+        num_frames = getattr(video, "num_frames", None) or (len(video) if hasattr(video, "__len__") else None)  # type: ignore[arg-type]
+    return VideoInput(chain([first], frames), first.shape[0], num_frames, *first.shape[-2:])
+
+
 def to_unit(image: Any, name: str = "image") -> Tensor:
     """Turn one image into a float tensor (3, H, W) in [0, 1].
 
@@ -126,6 +174,17 @@ def _as_clips(video: Any) -> tuple[Iterable[Any], bool]:
         return video, False
     shape = f" of shape {tuple(video.shape)}" if hasattr(video, "shape") else ""
     raise ValueError(f"video must be {kinds}; got {type(video).__name__}{shape}")
+
+
+def _unit_frames(clips: Iterable[Any], batched: bool) -> Iterator[Tensor]:
+    size = None
+    for index, clip in enumerate(clips):
+        images = [to_unit(image, "video") for image in _unbatch(clip, batched)]
+        size = size or images[0].shape[-2:]
+        if images[0].shape[-2:] != size:
+            found = "{} x {}, the first {} x {}".format(*images[0].shape[-2:], *size)
+            raise ValueError(f"the frames of a video must have one size; frame {index} is {found}")
+        yield torch.stack(images)
 
 
 def _pick(frames: Iterable[Any], keep: Sequence[int]) -> tuple[list[Any], int]:

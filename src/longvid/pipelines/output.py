@@ -26,6 +26,24 @@ class LongVideoPipelineOutput(BaseOutput):
     masks: Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class EnhancedChunk:
+    """Decoded frames of an enhanced video.
+
+    Attributes:
+        frames: `(B, 3, F, H, W)` in [0, 1]; latents `(B, c, F, h, w)` when latents were asked for.
+        start: Number of the first of these frames in the whole video.
+    """
+
+    frames: Tensor
+    start: int
+
+    @property
+    def num_frames(self) -> int:
+        """F, the number of frames."""
+        return self.frames.shape[2]
+
+
 def package(frames: Tensor, output_type: str) -> np.ndarray | Tensor | list[list[Any]]:
     """Turn collected frames into what the user asked for.
 

@@ -120,16 +120,16 @@ class VideoRequest:
         return frozenset(field.name for field in fields(cls))
 
 
-def streams(request_type: Callable[P, VideoRequest]) -> Callable[Concatenate[Any, P], Iterator[VideoChunk]]:
+def streams(request_type: Callable[P, Any], yields: str = "VideoChunk") -> Callable[Concatenate[Any, P], Iterator[Any]]:
     """Give a pipeline its `stream`, which takes what the request takes. Bad input raises at the call."""
 
-    def stream(self: Any, *args: P.args, **kwargs: P.kwargs) -> Iterator[VideoChunk]:
+    def stream(self: Any, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
         return self.generate(request_type(*args, **kwargs))
 
-    return _described(stream, request_type, "stream", "an iterator over `VideoChunk`, made as it is read")
+    return _described(stream, request_type, "stream", f"an iterator over `{yields}`, made as it is read")
 
 
-def collects(request_type: Callable[P, VideoRequest]) -> Callable[Concatenate[Any, P], LongVideoPipelineOutput]:
+def collects(request_type: Callable[P, Any]) -> Callable[Concatenate[Any, P], LongVideoPipelineOutput]:
     """Give a pipeline its `__call__`: the chunks of `stream`, collected, bit for bit the same."""
 
     @torch.no_grad()

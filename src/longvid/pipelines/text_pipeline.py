@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -86,7 +87,7 @@ class TextPipeline(LoadablePipeline):
         can_negate = self.text_encoder is not None or request.negative_prompt_embeds is not None
         if not can_negate and (request.guidance_scale or 0) > 1:
             raise ValueError("guidance_scale above 1 needs negative_prompt_embeds where there is no text encoder")
-        self._warn_of_unknown_words(request)
+        self._warn_of_unknown_words(request.prompts.flat_texts(), request.negative_prompt)
         embeds, negative = self.encode_prompt(
             request.prompts.flat_texts(),
             self._device,
@@ -103,11 +104,23 @@ class TextPipeline(LoadablePipeline):
 
         return by_segment(embeds), None if negative is None else by_segment(negative)
 
-    def _warn_of_unknown_words(self, request: VideoRequest) -> None:
-        negative = request.negative_prompt or []
-        texts = [*(request.prompts.flat_texts() or []), *([negative] if isinstance(negative, str) else negative)]
+    def _warn_of_unknown_words(
+        self, prompts: Sequence[str] | None, negative_prompt: str | Sequence[str] | None
+    ) -> None:
+        negative = negative_prompt or []
+        texts = [*(prompts or []), *([negative] if isinstance(negative, str) else negative)]
         if words := unknown_words(self, texts):
             warnings.warn(f"this model never learned these words: {', '.join(words)}", stacklevel=2)
+
+    def _step_options(self, request: Any, generator: torch.Generator | list[torch.Generator]) -> dict[str, Any]:
+        known = inspect.signature(self.scheduler.step).parameters
+        options = {"eta": request.eta, "generator": generator}
+        return {name: value for name, value in options.items() if name in known and value is not None}
+
+    def _call_back(self, request: Any, step: int, timestep: Tensor, **tensors: Tensor) -> Tensor:
+        wanted = {name: tensors[name] for name in request.callback_on_step_end_tensor_inputs}
+        changed = request.callback_on_step_end(self, step, timestep, wanted) or {}
+        return changed.get("latents", tensors["latents"])
 
     @property
     def guidance_scale(self) -> float:

@@ -4,16 +4,23 @@ from .dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
 from .guidance import guided, rescale_guidance
 from .noise_augmentation import augment
 from .prediction import add_noise, alpha_bar, from_epsilon, from_x0, to_epsilon, to_x0
+from .randomized_blending import blended, paper_cut, released_cut
+from .sdedit import history_option, sdedit_timesteps
 
 __all__ = [
     "DPMPP2SAncestralScheduler",
     "add_noise",
     "alpha_bar",
     "augment",
+    "blended",
     "from_epsilon",
     "from_x0",
     "guided",
+    "history_option",
+    "paper_cut",
+    "released_cut",
     "rescale_guidance",
+    "sdedit_timesteps",
     "to_epsilon",
     "to_x0",
 ]

@@ -5,7 +5,7 @@ from longvid.video.io import VideoReader, VideoWriter, read_video
 from longvid.video.layout import check_video, fold_frames, unfold_frames
 from longvid.video.sheet import contact_sheet
 from longvid.video.state import StreamState, VideoChunk
-from longvid.video.windows import Window, WindowPlan, plan_windows
+from longvid.video.windows import Window, WindowPlan, fit_windows, plan_windows
 
 __all__ = [
     "StreamState",
@@ -18,6 +18,7 @@ __all__ = [
     "contact_sheet",
     "decode_video",
     "encode_video",
+    "fit_windows",
     "fold_frames",
     "plan_windows",
     "read_video",

@@ -128,3 +128,36 @@ def plan_windows(
     behind_first = max(0, missing - (size - first))  # frames that the first window does not reach
     num_windows = (missing > 0) + -(-behind_first // (size - overlap))
     return WindowPlan(num_frames, size, overlap, start, first, range(num_windows))
+
+
+def fit_windows(num_frames: int, size: int, overlap: int = 0) -> tuple[Window, ...]:
+    """Cover frames ``[0, num_frames)`` with windows that all lie inside the video.
+
+    They are those of :func:`plan_windows`, except that the last one, where it would reach behind the end, is moved back:
+    it keeps its `size` and shares more than `overlap` frames with the windows before. A video of fewer than `size`
+    frames is one window of its own length.
+
+    Args:
+        num_frames: Length of the video.
+        size: Frames per window.
+        overlap: Frames that neighbours share, the last two at least.
+
+    Raises:
+        ValueError: as :func:`plan_windows`, and if `num_frames` is infinite.
+
+    Example:
+        >>> [(w.start, w.stop, w.overlap) for w in fit_windows(20, size=8, overlap=2)]
+        [(0, 8, 0), (6, 14, 2), (12, 20, 2)]
+        >>> [(w.start, w.stop, w.overlap) for w in fit_windows(21, size=8, overlap=2)]
+        [(0, 8, 0), (6, 14, 2), (12, 20, 2), (13, 21, 7)]
+    """
+    if num_frames == math.inf:
+        raise ValueError("num_frames must be a whole number: a video without end has no last window; got inf")
+    windows = plan_windows(num_frames, size, overlap)
+    last = windows[-1]
+    if last.excess == 0:
+        return tuple(windows)
+    if len(windows) == 1:
+        return (Window(0, 0, int(num_frames), 0),)
+    moved = Window(last.index, last.start - last.excess, int(num_frames), last.overlap + last.excess)
+    return (*windows[:-1], moved)

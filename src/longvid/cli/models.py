@@ -116,8 +116,15 @@ def _stable_diffusion_2_text_encoder() -> Any:
     ))  # fmt: skip
 
 
+def _streaming_t2v() -> Iterator[tuple[str, Any]]:
+    from longvid.conversion import released_networks
+
+    yield from released_networks().items()
+
+
 PAPER_SIZES = [
     ("art-v", "ART-V (arXiv:2311.18834), on Stable Diffusion 2.1", _art_v),
+    ("streaming-t2v", "StreamingT2V (arXiv:2403.14773), on ModelScope's text-to-video model", _streaming_t2v),
 ]
 """Name, title and a function that gives the components, of every model that can be built at the paper's size."""
 
@@ -160,8 +167,8 @@ def _table(models: Sequence[dict[str, Any]]) -> Iterator[str]:
         for part, component in model["components"].items():
             if component["parameters"]:
                 shared = f"   shared with {component['shared_with']}" if component.get("shared_with") else ""
-                yield f"    {part:<22} {component['class']:<22} {component['parameters']:>15,}{shared}"
-        yield f"    {'total':<22} {'':<22} {model['parameters']:>15,}"
+                yield f"    {part:<22} {component['class']:<29} {component['parameters']:>13,}{shared}"
+        yield f"    {'total':<22} {'':<29} {model['parameters']:>13,}"
         yield ""
 
 

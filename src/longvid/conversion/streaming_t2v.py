@@ -117,9 +117,9 @@ def released_networks() -> dict[str, nn.Module]:
             "image_encoder": CLIPVisionModelWithProjection(vision),
             "text_encoder": CLIPTextModel(text),
             "vae": AutoencoderKL(
-                block_out_channels=(128, 256, 512, 512),
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=(128, 256, 512, 512),  # type: ignore[arg-type] (diffusers annotates tuples of one entry)
+                down_block_types=("DownEncoderBlock2D",) * 4,  # type: ignore[arg-type]
+                up_block_types=("UpDecoderBlock2D",) * 4,  # type: ignore[arg-type]
                 layers_per_block=2,
                 sample_size=512,
             ),

@@ -201,7 +201,7 @@ def feature_channels(branch: ConditioningBranch) -> Iterator[int]:
     widths = branch.config["block_out_channels"]
     yield widths[0]
     for width, block in zip(widths, branch.down_blocks, strict=True):
-        yield from [width] * (len(block.resnets) + len(block.downsamplers or ()))
+        yield from [width] * (len(block.resnets) + len(block.downsamplers or ()))  # type: ignore[arg-type]
     yield widths[-1]
 
 

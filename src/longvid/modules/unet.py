@@ -154,7 +154,7 @@ class VideoUNet(UNet3DConditionModel, PeftAdapterMixin):
     ) -> Tensor:
         """Run the up blocks and the last convolution; `keep_sizes` upsamples to the sizes of the skips."""
         for block in self.up_blocks:
-            used = len(block.resnets)
+            used = len(block.resnets)  # type: ignore[arg-type]
             taken, skips = skips[-used:], skips[:-used]
             size = skips[-1].shape[2:] if keep_sizes and skips else None
             hidden = run(block, hidden, taken, embedding, upsample_size=size)

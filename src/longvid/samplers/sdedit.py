@@ -38,7 +38,7 @@ def sdedit_timesteps(scheduler: SchedulerMixin, num_inference_steps: int, noise_
         raise ValueError(f"a {name} begins in the middle only with skip_prk_steps=True; got False")
     scheduler.set_timesteps(num_inference_steps)
     order = getattr(scheduler, "order", 1)
-    nodes = scheduler.timesteps[::order]
+    nodes = torch.as_tensor(scheduler.timesteps)[::order]
     if isinstance(scheduler, PNDMScheduler):
         nodes = nodes.unique().flip(0)  # the second of its timesteps stands there twice
     below = int((nodes >= noise_timestep).sum())

@@ -57,6 +57,15 @@ def test_a_resumed_stream_continues_bit_for_bit(pipe, seeded, tmp_path, stop):
     assert torch.equal(frames(rest), frames(whole[stop:]))
 
 
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_what_began_with_an_image_or_a_video_goes_on_as_it_was_planned(pipe, seeded, kind):
+    given = {kind: torch.rand((3, 32, 32) if kind == "image" else (9, 3, 32, 32), generator=seeded(1))}
+    whole = chunks(pipe, seeded, **given)
+    rest = list(pipe.stream(PROMPT, num_frames=20, resume=whole[1].state, **given))
+    assert [chunk.start for chunk in rest] == [chunk.start for chunk in whole[2:]]
+    assert torch.equal(frames(rest), frames(whole[2:]))
+
+
 def test_what_is_handed_from_chunk_to_chunk_does_not_grow(pipe, seeded):
     stream = pipe.stream(PROMPT, num_frames=math.inf, generator=seeded())
     sizes = [{name: value.shape for name, value in next(stream).state.context.items()} for _ in range(3)]

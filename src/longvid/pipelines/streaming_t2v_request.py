@@ -59,7 +59,8 @@ class StreamingT2VRequest(VideoRequest):
         callback_on_step_end_tensor_inputs: Names of the tensors the callback gets.
         callback_on_chunk_end: `callback(pipe, index, chunk)`, before a chunk is handed out.
         resume: The `StreamState` of a chunk: the stream goes on behind that chunk, bit for bit, if everything else
-            is asked for as before. `generator`, `video` and `anchor_image` are not used then.
+            is asked for as before: `image` and `video` then only say how the video began, their pixels are not read. `generator`
+            and `anchor_image` are not used.
     """
 
     image: Any = None

@@ -20,7 +20,8 @@ from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 class UNetRecipe:
     """What the UNet looks like and predicts, and how errors weigh; text is dropped now and then.
 
-    `prediction_type` is "epsilon" or "v_prediction"; for `max_weight` see `loss_weight`, for `beta_end` `build_scheduler`.
+    `prediction_type` is "epsilon" or "v_prediction"; for `max_weight` and `min_weight` see `loss_weight`, for `beta_end`
+    `build_scheduler`.
     """
 
     channels: tuple[int, ...] = (64, 96)
@@ -38,6 +39,7 @@ class UNetRecipe:
     clip_captions: float = 0.35
     prediction_type: str = "v_prediction"
     max_weight: float = 5.0
+    min_weight: float | None = None
     beta_end: float = 0.02
     seed: int = 0
     optimizer: OptimizerOptions = field(
@@ -108,7 +110,8 @@ class UNetObjective(nn.Module):
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(latents, noise, t) if velocity else noise  # type: ignore[arg-type]
         error = (predicted - target).square().mean((1, 2, 3))
-        return {"loss": (error * loss_weight(self.scheduler, t, self.recipe.max_weight)).mean(), "error": error.mean()}
+        weight = loss_weight(self.scheduler, t, self.recipe.max_weight, self.recipe.min_weight)
+        return {"loss": (error * weight).mean(), "error": error.mean()}
 
 
 def loss_weight(scheduler: DDPMScheduler, t: Tensor, max_weight: float, min_weight: float | None = None) -> Tensor:

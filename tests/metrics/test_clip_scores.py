@@ -38,7 +38,7 @@ def measure(name, frames, *, pieces=1000, **options):
 
 def test_the_text_score_is_the_mean_cosine_in_closed_form():
     frames = plain((1, 0, 0), (1, 1, 0), (0, 1, 0))
-    result = measure("clip-score", frames, prompt="red", clip=MeanColour())
+    result = measure("clip_score", frames, prompt="red", clip=MeanColour())
     assert result.value == pytest.approx((1 + 1 / math.sqrt(2) + 0) / 3)
     assert result.curve == pytest.approx((1, 1 / math.sqrt(2), 0))
     assert "mean colour" in result.note
@@ -46,20 +46,20 @@ def test_the_text_score_is_the_mean_cosine_in_closed_form():
 
 def test_the_consistency_is_the_mean_cosine_of_neighbours_in_closed_form():
     frames = plain((1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 0))
-    result = measure("clip-consistency", frames, clip=MeanColour())
+    result = measure("clip_consistency", frames, clip=MeanColour())
     assert result.value == pytest.approx((2 / math.sqrt(2) + 1) / 3)
     assert result.details["last frame to first frame"] == pytest.approx(0)
     assert (result.curve_start, len(result.curve)) == (1, 3)
 
 
 def test_a_text_that_is_too_long_is_cut_and_the_note_says_so():
-    assert "2 tokens" in measure("clip-score", plain((1, 0, 0)), prompt="red a b c", clip=MeanColour()).note
+    assert "2 tokens" in measure("clip_score", plain((1, 0, 0)), prompt="red a b c", clip=MeanColour()).note
 
 
 def test_one_frame_has_no_consistency_and_no_prompt_is_an_error():
-    assert measure("clip-consistency", plain((1, 0, 0)), clip=MeanColour()).value is None
+    assert measure("clip_consistency", plain((1, 0, 0)), clip=MeanColour()).value is None
     with pytest.raises(ValueError, match="prompt"):
-        make_metric("clip-score", clip=MeanColour())
+        make_metric("clip_score", clip=MeanColour())
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +71,9 @@ def test_the_bundled_clip_prefers_the_caption_of_a_scene_to_that_of_another(scen
     wins = 0
     for index, scene in enumerate(scenes):
         frames = draw([scene], 4)[0].transpose(0, 1)
-        right = measure("clip-score", frames, prompt=caption_frame(scene, 0, 1))
+        right = measure("clip_score", frames, prompt=caption_frame(scene, 0, 1))
         other = scenes[(index + 1) % len(scenes)]
-        wins += right.value > measure("clip-score", frames, prompt=caption_frame(other, 0, 1)).value
+        wins += right.value > measure("clip_score", frames, prompt=caption_frame(other, 0, 1)).value
     assert wins >= 5
     assert TINY in right.note and "built-in world" in right.note
 
@@ -81,12 +81,12 @@ def test_the_bundled_clip_prefers_the_caption_of_a_scene_to_that_of_another(scen
 def test_shuffled_scenes_are_less_consistent_than_one_scene(scenes):
     video = draw([scenes[0]], 6)[0].transpose(0, 1)
     shuffled = torch.stack([draw([scene], 1)[0, :, 0] for scene in scenes])
-    assert measure("clip-consistency", video).value > measure("clip-consistency", shuffled).value + 0.05
+    assert measure("clip_consistency", video).value > measure("clip_consistency", shuffled).value + 0.05
 
 
 def test_the_pieces_in_which_frames_come_change_nothing(scenes):
     video = draw([scenes[1]], 7)[0].transpose(0, 1)
-    for name, options in (("clip-score", {"prompt": "a red circle"}), ("clip-consistency", {})):
+    for name, options in (("clip_score", {"prompt": "a red circle"}), ("clip_consistency", {})):
         whole = measure(name, video, **options)
         for pieces in (1, 3):
             part = measure(name, video, pieces=pieces, **options)
@@ -146,7 +146,7 @@ def test_an_open_clip_model_is_read_from_a_file_and_gives_its_own_features(open_
     assert encoder.encode_text("a red circle").shape == (16,)
     assert encoder.excess_tokens("a red circle") == 0
     assert encoder.excess_tokens("one two three four five six seven eight nine ten eleven") == 1
-    score = measure("clip-score", frames, prompt="a red circle", clip=encoder)
+    score = measure("clip_score", frames, prompt="a red circle", clip=encoder)
     assert -1 <= score.value <= 1
 
 

@@ -95,7 +95,7 @@ def test_a_still_has_distance_zero_and_more_noise_gives_more():
     generator = torch.Generator().manual_seed(2)
     still = torch.rand(1, 3, 32, 32, generator=generator).expand(4, -1, -1, -1)
     noise = torch.rand(4, 3, 32, 32, generator=generator)
-    for name in ("lpips", "lpips-previous"):
+    for name in ("lpips", "lpips_previous"):
         values = [measure(name, still.lerp(noise, amount)).value for amount in (0.0, 0.1, 0.4)]
         assert values[0] == pytest.approx(0, abs=1e-9)
         assert values[0] < values[1] < values[2]
@@ -105,13 +105,13 @@ def test_drift_shows_against_the_first_frame_and_flicker_against_the_one_before(
     generator = torch.Generator().manual_seed(3)
     one, two = torch.rand(2, 1, 3, 32, 32, generator=generator)
     drift = torch.cat([one.lerp(two, amount) for amount in torch.linspace(0, 1, 7).tolist()])
-    assert measure("lpips", drift).value > 1.5 * measure("lpips-previous", drift).value
+    assert measure("lpips", drift).value > 1.5 * measure("lpips_previous", drift).value
     assert measure("lpips", drift).curve[-1] == max(measure("lpips", drift).curve)
 
 
 def test_the_pieces_in_which_frames_come_change_nothing():
     frames = torch.rand(5, 3, 32, 32)
-    for name in ("lpips", "lpips-previous"):
+    for name in ("lpips", "lpips_previous"):
         assert measure(name, frames, pieces=2) == measure(name, frames)
 
 
@@ -144,8 +144,8 @@ def test_a_missing_or_other_file_is_named(tmp_path):
     backbone, linear = files(tmp_path, lin_width=63)
     with pytest.raises(MissingWeights, match=r"alexnet-owt-7be5be79.pth.*lpips.backbone=PATH"):
         make_metric("lpips")
-    with pytest.raises(MissingWeights, match=r"alex.pth.*lpips-previous.linear=PATH"):
-        make_metric("lpips-previous", backbone=backbone)
+    with pytest.raises(MissingWeights, match=r"alex.pth.*lpips_previous.linear=PATH"):
+        make_metric("lpips_previous", backbone=backbone)
     with pytest.raises(ValueError, match="neither torchvision's AlexNet nor its VGG-16"):
         make_metric("lpips", backbone=linear, linear=linear)
     with pytest.raises(ValueError, match="linear weights of LPIPS v0.1 for AlexNet"):

@@ -22,7 +22,7 @@ class Faces:
 
 def measure(features, *, pieces=1000):
     frames = (torch.arange(len(features)) / 100)[:, None, None, None].expand(-1, 3, 2, 2)
-    metric = make_metric("re-id", faces=Faces(features))
+    metric = make_metric("re_id", faces=Faces(features))
     for piece in frames.split(pieces):
         metric.update(piece)
     return metric.compute()
@@ -62,9 +62,9 @@ def test_the_pieces_in_which_frames_come_change_nothing():
 
 def test_a_missing_or_broken_file_of_the_face_networks_is_named(tmp_path):
     pytest.importorskip("cv2")
-    with pytest.raises(MissingWeights, match=r"face_detection_yunet.*re-id.detector=PATH"):
-        make_metric("re-id")
+    with pytest.raises(MissingWeights, match=r"face_detection_yunet.*re_id.detector=PATH"):
+        make_metric("re_id")
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no network")
     with pytest.raises(ValueError, match="OpenCV cannot read"):
-        make_metric("re-id", detector=broken, recognizer=broken)
+        make_metric("re_id", detector=broken, recognizer=broken)

@@ -1,17 +1,21 @@
 """What a made video is worth: metrics that read it once, frame by frame, in memory that does not grow with its length."""
 
-from longvid.metrics.base import METRICS, Metric, MetricResult, MissingWeights, make_metric, metric_class
+from longvid.metrics.base import METRICS, Metric, MetricResult, MissingWeights, make_metric
+from longvid.metrics.curves import start_end_contrast
+from longvid.metrics.evaluate import VideoReport, evaluate_video
+from longvid.metrics.flow import DISFlow, Flow, RAFTFlow, make_flow
 
-METRICS.update({
-    "scuts": "longvid.metrics.scene_cuts:SceneCuts",
-    "clip-score": "longvid.metrics.clip_scores:CLIPTextScore",
-    "clip-consistency": "longvid.metrics.clip_scores:CLIPFrameConsistency",
-    "aesthetic": "longvid.metrics.aesthetic:AestheticScore",
-    "lpips": "longvid.metrics.lpips:LPIPSToFirst",
-    "lpips-previous": "longvid.metrics.lpips:LPIPSToPrevious",
-    "re-id": "longvid.metrics.reidentification:ReIdentification",
-    "fvd": "longvid.metrics.fvd:FVD",
-    "is": "longvid.metrics.inception_score:InceptionScore",
-})  # fmt: skip
-
-__all__ = ["METRICS", "Metric", "MetricResult", "MissingWeights", "make_metric", "metric_class"]
+__all__ = [
+    "METRICS",
+    "DISFlow",
+    "Flow",
+    "Metric",
+    "MetricResult",
+    "MissingWeights",
+    "RAFTFlow",
+    "VideoReport",
+    "evaluate_video",
+    "make_flow",
+    "make_metric",
+    "start_end_contrast",
+]

@@ -73,7 +73,32 @@ class Metric(ABC):
         """The result over all frames so far; frames may follow."""
 
 
-METRICS: dict[str, str | Callable[..., Metric]] = {}
+METRICS: dict[str, str | Callable[..., Metric]] = {
+    "mawe": "longvid.metrics.mawe:MAWE",
+    "mawe_released": "longvid.metrics.mawe:ReleasedMAWE",
+    "warp_error": "longvid.metrics.mawe:WarpError",
+    "ofs": "longvid.metrics.mawe:OpticalFlowScore",
+    "motion": "longvid.metrics.motion:MotionAmount",
+    "stagnation": "longvid.metrics.motion:Stagnation",
+    "flow_std": "longvid.metrics.motion:FlowDeviation",
+    "seams": "longvid.metrics.seams:Seams",
+    "flicker": "longvid.metrics.flicker:Flicker",
+    "loops": "longvid.metrics.loops:Loops",
+    "brightness_drift": "longvid.metrics.drift:BrightnessDrift",
+    "contrast_drift": "longvid.metrics.drift:ContrastDrift",
+    "saturation_drift": "longvid.metrics.drift:SaturationDrift",
+    "sharpness_drift": "longvid.metrics.drift:SharpnessDrift",
+    "color_drift": "longvid.metrics.drift:ColorDrift",
+    "scuts": "longvid.metrics.scene_cuts:SceneCuts",
+    "clip_score": "longvid.metrics.clip_scores:CLIPTextScore",
+    "clip_consistency": "longvid.metrics.clip_scores:CLIPFrameConsistency",
+    "aesthetic": "longvid.metrics.aesthetic:AestheticScore",
+    "lpips": "longvid.metrics.lpips:LPIPSToFirst",
+    "lpips_previous": "longvid.metrics.lpips:LPIPSToPrevious",
+    "re_id": "longvid.metrics.reidentification:ReIdentification",
+    "fvd": "longvid.metrics.fvd:FVD",
+    "is": "longvid.metrics.inception_score:InceptionScore",
+}
 """Name -> a callable that makes the metric, or the place of its class as ``"module:Class"``, imported on first use."""
 
 
@@ -100,16 +125,21 @@ def check_frames(frames: Tensor, size: tuple[int, int] | None = None) -> tuple[i
     return height, width
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError, naming the nearest, if no metric is called `name`."""
+    if name not in METRICS:
+        found = difflib.get_close_matches(name, list(METRICS), n=1, cutoff=0.5)
+        hint = f"; did you mean {found[0]!r}?" if found else f"; known: {', '.join(METRICS)}"
+        raise ValueError(f"there is no metric {name!r}{hint}")
+
+
 def metric_class(name: str) -> Callable[..., Metric]:
     """The callable that makes the metric `name`; its module is imported now.
 
     Raises:
         ValueError: if no metric has that name; the message names the nearest.
     """
-    if name not in METRICS:
-        found = difflib.get_close_matches(name, list(METRICS), n=1, cutoff=0.5)
-        hint = f"; did you mean {found[0]!r}?" if found else f"; known: {', '.join(METRICS)}"
-        raise ValueError(f"there is no metric {name!r}{hint}")
+    check_name(name)
     home = METRICS[name]
     if callable(home):
         return home

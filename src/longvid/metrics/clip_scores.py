@@ -33,14 +33,14 @@ class CLIPTextScore(Metric):
     Source: Radford et al. 2021; StreamingT2V (arXiv:2403.14773), Sec. 5.1.
     """
 
-    name = "clip-score"
+    name = "clip_score"
     about = "How well the frames fit the words of the prompt, read by a CLIP model; 1 would be a perfect fit."
 
     def __init__(
         self, *, prompt: str | None = None, clip: str | ImageTextEncoder = TINY, device: str | None = None
     ) -> None:
         if not prompt:
-            raise ValueError("the metric 'clip-score' compares frames with a text: pass a prompt")
+            raise ValueError("the metric 'clip_score' compares frames with a text: pass a prompt")
         self.encoder = load_encoder(clip, device) if isinstance(clip, str) else clip
         self.excess = self.encoder.excess_tokens(prompt)
         self._text = F.normalize(self.encoder.encode_text(prompt).float(), dim=-1)
@@ -80,7 +80,7 @@ class CLIPFrameConsistency(Metric):
     Source: Esser et al. 2023 (Gen-1), Sec. 4.
     """
 
-    name = "clip-consistency"
+    name = "clip_consistency"
     about = "How alike neighbouring frames are in content, read by a CLIP model; a video that stands still has 1."
 
     def __init__(self, *, clip: str | ImageTextEncoder = TINY, device: str | None = None) -> None:

@@ -89,7 +89,7 @@ class LPIPSToPrevious(LPIPSToFirst):
     A video that stands still has 0: read it together with the amount of motion.
     """
 
-    name = "lpips-previous"
+    name = "lpips_previous"
     about = "How different each frame looks from the one before it: 0 is a video that stands still."
 
     def _keep(self, features: list[Tensor]) -> None:

@@ -51,9 +51,9 @@ class OpenCVFaces:
         threshold: float = 0.9,
     ) -> None:
         self.name = "YuNet + SFace"
-        what = "the metric 're-id'"
-        found = need_file(detector, what=what, option="re-id.detector", file=DETECTOR)
-        known = need_file(recognizer, what=what, option="re-id.recognizer", file=RECOGNIZER)
+        what = "the metric 're_id'"
+        found = need_file(detector, what=what, option="re_id.detector", file=DETECTOR)
+        known = need_file(recognizer, what=what, option="re_id.recognizer", file=RECOGNIZER)
         self._cv2 = need_package("cv2", what)
         try:
             self._detector: Any = self._cv2.FaceDetectorYN.create(str(found), "", (320, 320), threshold)
@@ -94,7 +94,7 @@ class ReIdentification(Metric):
     Source: StreamingT2V (arXiv:2403.14773), Eq. 11 and 12; the paper took FaceNet and its detector (Schroff et al. 2015).
     """
 
-    name = "re-id"
+    name = "re_id"
     about = "How surely a face of one frame is found again in the next one; 1 is the same face throughout."
 
     def __init__(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from longvid.metrics.base import METRICS, Metric, MetricResult, accepted_options, check_name, make_metric
+from longvid.metrics.curves import start_end_contrast
 from longvid.metrics.flow import PAPER_SIZE, Flow, SharedFlow, make_flow
 from longvid.metrics.flow_metric import FlowMetric
 from longvid.metrics.pictures import FrameStrip, LargestSteps, XTSlice
@@ -50,6 +51,7 @@ class VideoReport:
         not_measured: Why each of the others could not, by name.
         about: What each metric means, by name.
         pictures: What is drawn of it.
+        borders: Known chunk borders within the video; None if nobody said where they are.
     """
 
     reading: Reading
@@ -58,12 +60,17 @@ class VideoReport:
     not_measured: dict[str, str]
     about: dict[str, str]
     pictures: Pictures
+    borders: tuple[int, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the pictures, in the types of JSON: numbers that are not finite become None."""
         reading = vars(self.reading) | {"num_frames": self.num_frames, "in_words": self.reading.in_words()}
-        results = {name: _plain(vars(result)) for name, result in self.results.items()}
-        return {"read": reading, "results": results, "not_measured": dict(self.not_measured)}
+        results = {
+            name: _plain(vars(result)) | {"start_end_contrast": contrast_of(result)}
+            for name, result in self.results.items()
+        }
+        borders = None if self.borders is None else list(self.borders)
+        return {"read": reading, "borders": borders, "results": results, "not_measured": dict(self.not_measured)}
 
 
 def evaluate_video(
@@ -123,6 +130,7 @@ def evaluate_video(
         except ValueError as error:
             not_measured[name] = str(error)
     about = {name: type(metric).about for name, metric in measured.items()}
+    known = None if borders is None else tuple(border for border in borders if border < num_frames)
     return VideoReport(
         reading=reading,
         num_frames=num_frames,
@@ -130,7 +138,14 @@ def evaluate_video(
         not_measured=not_measured,
         about=about,
         pictures=Pictures(drawn[0].compute(), drawn[1].compute(), drawn[2].compute(), bool(borders)),
+        borders=known,
     )
+
+
+def contrast_of(result: MetricResult) -> float | None:
+    """The start-end contrast of a result's curve; None where the curve has fewer than two finite numbers."""
+    curve = [value for value in result.curve if math.isfinite(value)]
+    return start_end_contrast(curve) if len(curve) > 1 else None
 
 
 def check_metrics(metrics: Sequence[str] | None) -> list[str]:

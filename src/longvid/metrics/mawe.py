@@ -10,7 +10,7 @@ from torch import Tensor
 from longvid.metrics.base import MetricResult
 from longvid.metrics.flow import PAPER_SIZE, Flow, SharedFlow
 from longvid.metrics.flow_metric import STATIC, TOO_SHORT, FlowMetric
-from longvid.metrics.warp import splat, visible, warp_backward
+from longvid.metrics.warp import magnitude, splat, visible, warp_backward
 
 
 class OpticalFlowScore(FlowMetric):
@@ -96,7 +96,8 @@ class MAWE(FlowMetric):
     name = "mawe"
     about = (
         "Consistency and motion in one number: the warp error divided by the motion. Low means that things keep their look "
-        "although they move a lot. A video that stands still has no MAWE."
+        "although they move a lot. A video that stands still has no MAWE. Noise can look like motion to the flow and "
+        "lower it, so read it together with warp_error and ofs."
     )
 
     def __init__(self, *, flow: Flow | None = None, flow_size: tuple[int, int] | None = PAPER_SIZE) -> None:
@@ -159,7 +160,7 @@ class ReleasedMAWE(FlowMetric):
         warped, known = splat(before, flow)
         distance = ((after - warped) * 255).square().mean(0)
         error = float(distance[known].mean() if known.any() else distance.mean())
-        motion = float(flow.norm(dim=0).mean())
+        motion = float(magnitude(flow).mean())
         self._errors.append(error)
         self._motions.append(motion)
         self.ratios.append(error / (self._coefficient * motion) if motion >= STATIC**0.5 else float("nan"))

@@ -12,6 +12,7 @@ from longvid.metrics.base import MetricResult
 from longvid.metrics.curves import ends, slope
 from longvid.metrics.flow import PAPER_SIZE, Flow
 from longvid.metrics.flow_metric import STATIC, TOO_SHORT, FlowMetric
+from longvid.metrics.warp import magnitude
 
 STILL = STATIC**0.5
 
@@ -33,7 +34,7 @@ class MotionAmount(FlowMetric):
         self.lengths = array("d")
 
     def _step(self, before: Tensor, after: Tensor) -> None:
-        self.lengths.append(float(self._flow(before, after).norm(dim=0).mean()))
+        self.lengths.append(float(magnitude(self._flow(before, after)).mean()))
 
     def compute(self) -> MetricResult:
         """The mean over all pairs; the trend and the longest standstill are among the details."""
@@ -77,8 +78,7 @@ class Stagnation(MotionAmount):
             still = self._note("the video stands still at its start, so that there is no motion to lose")
             return MetricResult(self.name, None, False, details={"start": start, "end": end}, note=still)
         details = {**amount.details, "relative change": end / start - 1}
-        curve = tuple(max(0.0, 1 - length / start) for length in amount.curve)
-        return MetricResult(self.name, max(0.0, 1 - end / start), False, "", curve, 1, details, self._note())
+        return MetricResult(self.name, max(0.0, 1 - end / start), False, details=details, note=self._note())
 
 
 class FlowDeviation(FlowMetric):
@@ -103,7 +103,7 @@ class FlowDeviation(FlowMetric):
         self.deviations, self.means = array("d"), array("d")
 
     def _step(self, before: Tensor, after: Tensor) -> None:
-        length = self._flow(before, after).norm(dim=0)
+        length = magnitude(self._flow(before, after))
         self.deviations.append(float(length.std(correction=0)))
         self.means.append(float(length.mean()))
 

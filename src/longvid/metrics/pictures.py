@@ -70,22 +70,25 @@ class XTSlice:
 
 
 class FrameStrip:
-    """A few small frames, evenly spaced. Memory: 2 * `number` small frames."""
+    """A few small frames, evenly spaced, the first and the last among them. Memory: 8 * `number` small frames."""
 
     def __init__(self, *, number: int = 8, side: int = 160) -> None:
-        self._frames, self._side = EvenlyKept(number), side
-        self._number = number
+        self._frames, self._side, self._number = EvenlyKept(4 * number), side, number
+        self._count, self._last = 0, torch.zeros(3, 1, 1)
 
     def update(self, frames: Tensor) -> None:
         """Take the next frames ``(F, 3, H, W)`` in [0, 1]."""
         for frame in frames:
             self._frames.add(shrink(frame, self._side) if self._frames.wants_next() else None)
+        self._count, self._last = self._count + len(frames), frames[-1].clone()
 
     def compute(self) -> list[tuple[int, np.ndarray]]:
         """Number and pixels, uint8 ``(h, w, 3)``, of at most `number` frames."""
-        kept = self._frames.kept
-        chosen = np.unique(np.linspace(0, len(kept) - 1, min(self._number, len(kept))).round().astype(int))
-        return [kept[index] for index in chosen]
+        kept = dict(self._frames.kept) | {self._count - 1: shrink(self._last, self._side)}
+        numbers = np.array(sorted(kept))
+        wanted = np.linspace(0, self._count - 1, min(self._number, len(numbers)))
+        chosen = sorted({int(numbers[np.abs(numbers - place).argmin()]) for place in wanted})
+        return [(number, kept[number]) for number in chosen]
 
 
 class LargestSteps:

@@ -180,6 +180,16 @@ def trained(module: nn.Module, seed: int = 0) -> Any:
     return module
 
 
+def motion_unet(seed: int = 0, base: UNet2DConditionModel | None = None, *, max_num_frames: int = 8) -> Any:
+    """An image UNet with temporal layers that have an effect; its own weights are those of `base`."""
+    from longvid.modules import motion_unet, new_motion_adapter
+
+    base = base or unet()
+    torch.manual_seed(seed)
+    adapter = new_motion_adapter(base, num_heads=2, max_num_frames=max_num_frames)
+    return motion_unet(base, trained(adapter, seed))
+
+
 def streaming_t2v(**changes: Any) -> Any:
     """A StreamingT2V pipeline with random weights; `changes` are arguments of `StreamingT2VPipeline`."""
     from longvid import AppearancePreservationModule, ConditionalAttentionModule, StreamingT2VPipeline

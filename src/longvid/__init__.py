@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .modules.conditional_attention import ConditionalAttentionModule as ConditionalAttentionModule
     from .modules.conditioning_ablations import AddedConditioning as AddedConditioning
     from .modules.conditioning_ablations import ConcatenatedConditioning as ConcatenatedConditioning
+    from .modules.frame_tokens import FrameTokenGenerator as FrameTokenGenerator
+    from .modules.mapping_network import MappingNetwork as MappingNetwork
     from .modules.masked_diffusion import MaskedDiffusionModel as MaskedDiffusionModel
     from .modules.unet import VideoUNet as VideoUNet
     from .pipelines.art_v import ARTVPipeline as ARTVPipeline
@@ -51,9 +53,11 @@ _HOMES = {
     "ConcatenatedConditioning": ".modules.conditioning_ablations",
     "ConditionalAttentionModule": ".modules.conditional_attention",
     "DPMPP2SAncestralScheduler": ".samplers.dpmpp_2s_ancestral",
+    "FrameTokenGenerator": ".modules.frame_tokens",
     "LoadablePipeline": ".pipelines.loading",
     "LongVideoPipeline": ".pipelines.base",
     "LongVideoPipelineOutput": ".pipelines.base",
+    "MappingNetwork": ".modules.mapping_network",
     "MaskedDiffusionModel": ".modules.masked_diffusion",
     "ModelMixin": "diffusers",
     "SchedulerMixin": "diffusers",

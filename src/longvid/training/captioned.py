@@ -16,6 +16,7 @@ from longvid.training.art_v import ARTVRecipe
 from longvid.training.clip import CLIP_FRAMES, CLIPRecipe, build_tokenizer, normalise_pixels, tokenize
 from longvid.training.draws import batch_draws
 from longvid.training.frame_store import FrameStore
+from longvid.training.harivo import HARIVORecipe
 from longvid.training.loop import Batch, BatchSource
 from longvid.training.unet import UNetRecipe
 from longvid.training.vae import VAERecipe
@@ -113,6 +114,21 @@ def captioned_histories(recipe: ARTVRecipe, latents: FrameStore, tokenizer: CLIP
             "first": chance[1] < recipe.first_frames,
             "input_ids": tokenize(tokenizer, [latents.clips[clip].caption for clip in clips]),
         }
+
+    return batch_at
+
+
+def captioned_windows(recipe: HARIVORecipe, latents: FrameStore, tokenizer: CLIPTokenizer) -> BatchSource:
+    """Windows of `num_frames` consecutive frames of the clips, with their captions, for `HARIVOObjective`."""
+
+    def batch_at(index: int) -> Batch:
+        draws, videos = batch_draws(recipe.seed, index), []
+        clips = _clips(latents, recipe.batch_size, draws)
+        for clip in clips:
+            start = _below(latents.num_frames(clip) - recipe.num_frames + 1, draws)
+            videos.append(latents.frames(clip, range(start, start + recipe.num_frames)))
+        captions = [latents.clips[clip].caption for clip in clips]
+        return {"latents": torch.stack(videos).float(), "input_ids": tokenize(tokenizer, captions)}
 
     return batch_at
 

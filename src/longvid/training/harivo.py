@@ -68,10 +68,10 @@ class HARIVORecipe:
     straight motions pass the middle of their way half-way through, see `harivo_alignment.crossing`.
     """
 
-    networks: NetworkOptions = field(default_factory=NetworkOptions)
+    networks: NetworkOptions = field(default_factory=lambda: NetworkOptions(motion_heads=4))
     trs: AttentionLossOptions = field(default_factory=AttentionLossOptions)
     dc: ContrastiveOptions = field(default_factory=ContrastiveOptions)
-    reg: RegularisationOptions = field(default_factory=lambda: RegularisationOptions(num_frames=6))
+    reg: RegularisationOptions = field(default_factory=lambda: RegularisationOptions(num_frames=4))
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
     train_frame_tokens: bool = True
     drop_text: float = 0.1

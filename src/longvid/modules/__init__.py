@@ -9,7 +9,7 @@ from .frame_tokens import FrameTokenGenerator, fit_tokens, frame_context
 from .image_preprocessing import clip_pixels
 from .mapping_network import MappingNetwork
 from .masked_diffusion import MaskedDiffusionModel, MaskedDiffusionOutput, static_noise
-from .motion_unet import image_view, motion_unet, new_motion_adapter, zero_motion_outputs
+from .motion_unet import image_view, motion_adapter_of, motion_unet, new_motion_adapter, zero_motion_outputs
 from .paper_sizes import (
     HARIVO_BASE_UNET,
     HARIVO_FRAME_TOKENS,
@@ -53,6 +53,7 @@ __all__ = [
     "fit_tokens",
     "frame_context",
     "image_view",
+    "motion_adapter_of",
     "motion_unet",
     "new_motion_adapter",
     "static_noise",

@@ -17,6 +17,10 @@ _BLOCKS = {
     "CrossAttnUpBlock2D": "CrossAttnUpBlockMotion",
 }
 _IMAGE_BLOCKS = {motion: image for image, motion in _BLOCKS.items()}
+_FAMILIES = {
+    (320, 640, 1280, 1280): "Stable Diffusion 1.x and 2.x",
+    (320, 640, 1280): "Stable Diffusion XL",
+}
 _WITHOUT_EFFECT = ("attention_head_dim", "upcast_attention", "dropout")
 
 
@@ -72,6 +76,30 @@ def new_motion_adapter(
     return adapter
 
 
+def motion_adapter_of(unet: UNetMotionModel) -> MotionAdapter:
+    """Take the temporal layers out of a motion UNet, as a copy in AnimateDiff's format.
+
+    Raises:
+        ValueError: if they hold more than their own weights, such as a LoRA.
+    """
+    config = unet.config
+    adapter = MotionAdapter(
+        block_out_channels=tuple(config["block_out_channels"]),
+        motion_layers_per_block=config["layers_per_block"],
+        motion_transformer_layers_per_block=config["temporal_transformer_layers_per_block"],
+        motion_transformer_layers_per_mid_block=config["temporal_transformer_layers_per_mid_block"],
+        motion_num_attention_heads=config["motion_num_attention_heads"],
+        motion_norm_num_groups=config["norm_num_groups"],
+        motion_max_seq_length=config["motion_max_seq_length"],
+        use_motion_mid_block=config["use_motion_mid_block"],
+    )
+    weights = {name: tensor for name, tensor in unet.state_dict().items() if "motion_modules" in name}
+    if weights.keys() != adapter.state_dict().keys():
+        raise ValueError("the temporal layers hold a LoRA: unload_lora_weights first, or fuse_lora and unload it then")
+    adapter.load_state_dict(weights)
+    return adapter.to(unet.device).train(unet.training)
+
+
 def zero_motion_outputs(module: nn.Module) -> None:
     """Set the output layer of every temporal transformer in a module to zero: it then leaves its input as it is."""
     for layer in module.modules():
@@ -95,8 +123,10 @@ def check_adapter(unet: UNet2DConditionModel, adapter: MotionAdapter) -> None:
     }
     for name, (wanted, found) in facts.items():
         if wanted != found:
+            family = _FAMILIES.get(found, "") if name == "block_out_channels" else ""
+            family = f" ({family})" if family else ""
             raise ValueError(
-                f"the motion adapter was made for another base: it has {name} {found}, this UNet has {wanted}"
+                f"the motion adapter was made for another base{family}: it has {name} {found}, this UNet has {wanted}"
             )
     if theirs["conv_in_channels"]:
         raise ValueError(
@@ -121,7 +151,7 @@ def image_view(unet: UNetMotionModel) -> UNet2DConditionModel:
     pairs = zip([*view.down_blocks, *view.up_blocks], [*unet.down_blocks, *unet.up_blocks], strict=True)
     for mine, theirs in (*pairs, (view.mid_block, unet.mid_block)):
         _share(mine, theirs, ("resnets", "attentions", "downsamplers", "upsamplers"))
-    view.register_to_config(encoder_hid_dim_type=unet.config["encoder_hid_dim_type"])
+    view.register_to_config(encoder_hid_dim_type=unet.config.encoder_hid_dim_type)  # set as an attribute by adapters
     assert not any(parameter.is_meta for parameter in view.parameters())
     return view.train(unet.training)
 

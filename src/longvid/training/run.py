@@ -18,7 +18,7 @@ from diffusers import (
 from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from longvid.pipelines.art_v import ARTVPipeline
-from longvid.pipelines.art_v_growth import load_image_model
+from longvid.pipelines.image_model import load_image_model
 from longvid.pipelines.sources import hub_index, local_source, read_index
 from longvid.pipelines.tokenizers import load_tokenizer
 from longvid.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler

@@ -97,9 +97,9 @@ def check_base(settings: BaseSettings) -> None:
     Raises:
         ValueError: with the first one.
     """
-    _check_data(settings.data, 2 ** (len(settings.vae.channels) - 1), max(CLIP_FRAMES) + 1)
+    check_data(settings.data, 2 ** (len(settings.vae.channels) - 1), max(CLIP_FRAMES) + 1)
     for name, recipe in (("vae", settings.vae), ("clip", settings.clip), ("unet", settings.unet)):
-        _check_steps(recipe.num_steps, f"{name}.num_steps")
+        check_steps(recipe.num_steps, f"{name}.num_steps")
     if settings.data.path is None and settings.clip.tokenizer is not None:
         raise ValueError(
             "clip.tokenizer goes with your own data: the drawn world's captions have a tokenizer of their own"
@@ -112,8 +112,8 @@ def check_art_v(settings: ARTVSettings) -> None:
     Raises:
         ValueError: with the first one.
     """
-    _check_data(settings.data, 1, 2)
-    _check_steps(settings.num_steps, "num_steps")
+    check_data(settings.data, 1, 2)
+    check_steps(settings.num_steps, "num_steps")
     if settings.scheduler not in SCHEDULERS:
         raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}; got {settings.scheduler!r}")
     unknown = sorted(set(settings.motion_weights) - set(MOTIONS))
@@ -132,8 +132,8 @@ def check_harivo(settings: HARIVOSettings) -> None:
     Raises:
         ValueError: with the first one.
     """
-    _check_data(settings.data, 1, 2)
-    _check_steps(settings.num_steps, "num_steps")
+    check_data(settings.data, 1, 2)
+    check_steps(settings.num_steps, "num_steps")
     if settings.scheduler not in HARIVO_SCHEDULERS:
         raise ValueError(f"scheduler must be one of {', '.join(HARIVO_SCHEDULERS)}; got {settings.scheduler!r}")
     reach = settings.networks.motion_max_frames
@@ -171,7 +171,8 @@ def _check_alignment(settings: HARIVOSettings) -> None:
         )
 
 
-def _check_data(data: DataOptions, multiple: int, min_frames: int) -> None:
+def check_data(data: DataOptions, multiple: int, min_frames: int) -> None:
+    """Refuse a size or rate that the drawn world has not, sides that are no multiples, and clips that are too short."""
     from longvid.sprites import FPS, SIZE
 
     size = (data.height, data.width)
@@ -188,6 +189,7 @@ def _check_data(data: DataOptions, multiple: int, min_frames: int) -> None:
         raise ValueError(f"data.min_frames must be at least {min_frames}; got {data.min_frames}")
 
 
-def _check_steps(num_steps: int, name: str) -> None:
+def check_steps(num_steps: int, name: str) -> None:
+    """Refuse a training of no step."""
     if num_steps < 1:
         raise ValueError(f"{name} must be at least 1; got {num_steps}")

@@ -31,11 +31,11 @@ def own_latents(
 
 
 def drawn_latents(
-    work: Workspace, vae: Any, recipe: Any, scenes: list[Scene] | None = None
+    work: Workspace, vae: Any, recipe: Any, scenes: list[Scene] | None = None, *, num_frames: int | None = None
 ) -> tuple[Tensor, list[Scene]]:
-    """Latents (N, F, C, h, w) of drawn clips, and their scenes: by default those that the recipe asks for."""
+    """Latents (N, F, C, h, w) of drawn clips, and their scenes: by default as many and as long as the recipe says."""
     if scenes is None:
         scenes = training_scenes(recipe.num_scenes, recipe.seed, tuple(recipe.motions))
     with work.process.main_process_first():
-        latents = latent_cache(work.root / "latents.safetensors", vae.eval(), scenes, recipe.num_frames)
+        latents = latent_cache(work.root / "latents.safetensors", vae.eval(), scenes, num_frames or recipe.num_frames)
     return latents, scenes

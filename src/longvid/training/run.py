@@ -1,4 +1,4 @@
-"""The training runs, stage after stage: `base` (VAE, CLIP, image UNet), `art-v` and `harivo`, each leaving a pipeline folder."""
+"""The training runs, stage after stage: `base`, `art-v`, and those of the other methods, each leaving a pipeline folder."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ from longvid.training import captioned
 from longvid.training.art_v import ARTVObjective, art_v_batches, network_options
 from longvid.training.clip import CLIPObjective, CLIPRecipe, build_clip, build_tokenizer, clip_batches, tokenize
 from longvid.training.config import ARTVSettings, BaseSettings, HARIVOSettings, check_art_v, check_base
+from longvid.training.config_video import StreamingT2VSettings, VideoBaseSettings
 from longvid.training.data import DataOptions, find_clips
 from longvid.training.frame_store import FrameStore, pixel_store
 from longvid.training.latent_sources import BETAS, drawn_latents, own_latents
 from longvid.training.loop import TrainingRecord
 from longvid.training.run_harivo import run_harivo
+from longvid.training.run_video import run_streaming_t2v, run_video_base
 from longvid.training.unet import UNetObjective, UNetRecipe, build_scheduler, build_unet, unet_batches
 from longvid.training.vae import VAEObjective, VAERecipe, build_vae, fold_normalisation, frame_batches
 from longvid.training.workspace import Workspace
@@ -105,6 +107,8 @@ RECIPES = {
     "base": Run(BaseSettings, run_base),
     "art-v": Run(ARTVSettings, run_art_v),
     "harivo": Run(HARIVOSettings, run_harivo),
+    "video-base": Run(VideoBaseSettings, run_video_base),
+    "streaming-t2v": Run(StreamingT2VSettings, run_streaming_t2v),
 }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from longvid.bundled import bundled_models
 from longvid.metrics.base import MissingWeights
-from longvid.metrics.weights import need_package, usable_device
+from longvid.metrics.weights import need_package, usable_device, without_bars
 
 TINY = "longvid/base-tiny"
 OPEN_CLIP = "open_clip:"
@@ -88,7 +88,9 @@ class TransformersCLIP:
 
         self.name, self.device = name or str(folder), usable_device(device)
         try:
-            self.model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval().to(self.device)  # type: ignore
+            with without_bars():
+                model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+            self.model = model.eval().to(self.device)
             self.tokenizer = CLIPTokenizer.from_pretrained(tokenizer or folder)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longvid.metrics.base import MissingWeights
-from longvid.metrics.weights import need_file, usable_device
+from longvid.metrics.weights import need_file, usable_device, without_bars
 
 I3D = "the I3D network of StyleGAN-V (i3d_torchscript.pt)"
 C3D = "the C3D network of StyleGAN-V (c3d_ucf101.pt)"
@@ -114,7 +114,8 @@ class VideoMAEFeatures:
             config: Any = VideoMAEConfig.from_pretrained(found)
             classifies = "VideoMAEForVideoClassification" in (config.architectures or [])
             kind: Any = VideoMAEForVideoClassification if classifies else VideoMAEModel
-            model = kind.from_pretrained(found, dtype=torch.float32).eval().to(self.device)
+            with without_bars():
+                model = kind.from_pretrained(found, dtype=torch.float32).eval().to(self.device)
         except (OSError, ValueError) as error:
             raise MissingWeights(f"{found} is not {VIDEOMAE}: {str(error).splitlines()[0]}") from error
         self._body, self._norm = (model.videomae, model.fc_norm) if classifies else (model, None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     from longvid.conversion.files import read_weights as read
 
     return {name: value.float() for name, value in read(path).items() if value.is_floating_point()}
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers' loading bars off the terminal for a while."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load_exactly(module: torch.nn.Module, weights: Mapping[str, Tensor], path: Path, what: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 from diffusers import TextToVideoSDPipeline
 
+import tiny
 from longvid import StreamingT2VPipeline
 from longvid.modules import AddedConditioning
 

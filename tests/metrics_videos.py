@@ -47,14 +47,14 @@ def constant_flow(dx: float, dy: float = 0.0):
         def __call__(self, a: Tensor, b: Tensor) -> Tensor:
             sign = 1 if self.forward else -1
             self.forward = not self.forward
-            return sign * torch.tensor([dx, dy]).view(2, 1, 1).expand(2, *a.shape[1:])
+            return sign * torch.tensor([float(dx), float(dy)]).view(2, 1, 1).expand(2, *a.shape[1:])
 
     return Constant()
 
 
 def one_way(dx: float, dy: float = 0.0):
     """A flow that always answers (dx, dy)."""
-    return lambda a, b: torch.tensor([dx, dy]).view(2, 1, 1).expand(2, *a.shape[1:])
+    return lambda a, b: torch.tensor([float(dx), float(dy)]).view(2, 1, 1).expand(2, *a.shape[1:])
 
 
 def brightness_flow(a: Tensor, b: Tensor) -> Tensor:

@@ -37,6 +37,11 @@ def test_a_shared_flow_is_computed_once_per_pair():
     assert len(calls) == 2 and shared.name == "flow"
 
 
+def test_an_answer_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"must answer with \(2, 8, 8\); got \(8, 8, 2\)"):
+        SharedFlow(lambda a, b: torch.zeros(8, 8, 2))(texture(8), texture(8))
+
+
 def test_pairs_do_not_depend_on_how_the_video_is_cut():
     video = translated(7, size=16)
     for cuts in ([7], [1] * 7, [3, 4], [1, 5, 1]):

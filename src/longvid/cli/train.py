@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,6 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
     recipe = RECIPES[arguments.recipe]
     given = {"output": arguments.output, "data.path": arguments.data, "base": arguments.base}
     options = {key: value for key, value in given.items() if value is not None}
-    if "base" in options and "base" not in {option.name for option in fields(recipe.schema)}:
-        parser.error(f"--base goes with the other recipes; {arguments.recipe} starts from nothing")
     file = find_config(arguments.config) if arguments.config else None
     settings = merge_settings(recipe.schema, file=file, overrides=overrides, options=options)
     if arguments.show_config:

@@ -138,6 +138,9 @@ class SharedFlow:
     Args:
         flow: The flow that is asked.
         capacity: Number of pairs of frames that are remembered.
+
+    Raises:
+        ValueError: when asked, if the answer of the flow has another shape than ``(2, H, W)``.
     """
 
     def __init__(self, flow: Flow, *, capacity: int = 2) -> None:
@@ -148,7 +151,10 @@ class SharedFlow:
         for first, second, flow in self._recent:
             if torch.equal(first, a) and torch.equal(second, b):
                 return flow
-        flow = self._flow(a, b)
+        flow = self._flow(a, b).float()
+        if flow.shape != (2, *a.shape[1:]):
+            expected = (2, *a.shape[1:])
+            raise ValueError(f"the optical flow {self.name} must answer with {expected}; got {tuple(flow.shape)}")
         self._recent.append((a, b, flow))
         return flow
 

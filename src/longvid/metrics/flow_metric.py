@@ -7,7 +7,7 @@ from abc import abstractmethod
 from torch import Tensor
 
 from longvid.metrics.base import Metric
-from longvid.metrics.flow import PAPER_SIZE, Flow, FramePairs, flow_name, make_flow
+from longvid.metrics.flow import PAPER_SIZE, Flow, FramePairs, SharedFlow, make_flow
 
 STATIC = 1e-3  # squared pixels: a video that moves less than 0.03 pixels a frame stands still
 TOO_SHORT = "it takes at least two frames"
@@ -27,7 +27,7 @@ class FlowMetric(Metric):
     """
 
     def __init__(self, *, flow: Flow | None = None, flow_size: tuple[int, int] | None = PAPER_SIZE) -> None:
-        self._flow = make_flow() if flow is None else flow
+        self._flow = flow if isinstance(flow, SharedFlow) else SharedFlow(make_flow() if flow is None else flow)
         self._pairs = FramePairs(flow_size)
 
     def update(self, frames: Tensor) -> None:
@@ -39,5 +39,5 @@ class FlowMetric(Metric):
     def _step(self, before: Tensor, after: Tensor) -> None: ...
 
     def _note(self, more: str = "") -> str:
-        note = f"optical flow: {flow_name(self._flow)}, {self._pairs.describe()}"
+        note = f"optical flow: {self._flow.name}, {self._pairs.describe()}"
         return f"{more}; {note}" if more else note

@@ -8,7 +8,7 @@ from statistics import fmean
 from torch import Tensor
 
 from longvid.metrics.base import MetricResult
-from longvid.metrics.flow import PAPER_SIZE, Flow, SharedFlow
+from longvid.metrics.flow import PAPER_SIZE, Flow
 from longvid.metrics.flow_metric import STATIC, TOO_SHORT, FlowMetric
 from longvid.metrics.warp import magnitude, splat, visible, warp_backward
 
@@ -102,8 +102,8 @@ class MAWE(FlowMetric):
 
     def __init__(self, *, flow: Flow | None = None, flow_size: tuple[int, int] | None = PAPER_SIZE) -> None:
         super().__init__(flow=flow, flow_size=flow_size)
-        shared = SharedFlow(self._flow)
-        self._error, self._score = WarpError(flow=shared, flow_size=None), OpticalFlowScore(flow=shared, flow_size=None)
+        self._error = WarpError(flow=self._flow, flow_size=None)
+        self._score = OpticalFlowScore(flow=self._flow, flow_size=None)
 
     def _step(self, before: Tensor, after: Tensor) -> None:
         self._error._step(before, after)

@@ -33,11 +33,14 @@ class BaseSettings:
     """What `longvid train base` takes: the recipes of its three stages, and where things come from and go.
 
     Attributes:
+        base: A model of this recipe whose UNet is trained further, as a folder or a bundled name: its VAE and CLIP stay as
+            they are. null trains all three from nothing.
         output: The folder of the model.
         checkpoint_every: Steps between two checkpoints.
         data: Your own videos; without them, the drawn world.
     """
 
+    base: str | None = None
     output: str | None = None
     checkpoint_every: int = 500
     data: DataOptions = field(default_factory=DataOptions)

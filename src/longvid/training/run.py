@@ -17,6 +17,7 @@ from diffusers import (
 )
 from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from longvid import bundled
 from longvid.pipelines.art_v import ARTVPipeline
 from longvid.pipelines.image_model import load_image_model
 from longvid.pipelines.sources import hub_index, local_source, read_index
@@ -41,20 +42,24 @@ from longvid.training.workspace import Workspace
 def run_base(settings: BaseSettings) -> Iterator[TrainingRecord]:
     """Train VAE, CLIP and UNet, and leave `settings.output` as a Stable Diffusion pipeline folder.
 
-    The whole CLIP model lies beside the pipeline's parts, in the folder `clip`. Killed at any moment and started again
-    with the same settings, the run goes on from its last checkpoint and ends in the same weights.
+    With `settings.base`, its VAE and CLIP stay as they are and its UNet is trained further. The whole CLIP model lies
+    beside the pipeline's parts, in the folder `clip`. Killed at any moment and started again with the same settings,
+    the run goes on from its last checkpoint and ends in the same weights.
 
     Raises:
         ValueError: for settings that cannot work, data that cannot be read, or a folder that holds another run.
     """
     check_base(settings)
     work = Workspace(settings.output, settings)
-    pixels = _pixels(work, settings.data)
-    if pixels is not None:
-        yield from work.fill("frames", pixels)
-    yield from _train_vae(work, settings.vae, pixels)
-    yield from _train_clip(work, settings.clip, pixels)
-    yield from _train_unet(work, settings)
+    if settings.base is None:
+        pixels = _pixels(work, settings.data)
+        if pixels is not None:
+            yield from work.fill("frames", pixels)
+        yield from _train_vae(work, settings.vae, pixels)
+        yield from _train_clip(work, settings.clip, pixels)
+        yield from _train_unet(work, settings)
+    else:
+        yield from _train_unet(work, settings, unet=_take_over(work, settings.base))
     work.publish(lambda folder: _assemble(work, folder, settings.unet))
 
 
@@ -177,7 +182,26 @@ def _train_clip(work: Workspace, recipe: CLIPRecipe, pixels: FrameStore | None) 
     work.keep("clip", clip=clip.eval(), tokenizer=tokenizer)
 
 
-def _train_unet(work: Workspace, settings: BaseSettings) -> Iterator[TrainingRecord]:
+def _take_over(work: Workspace, name: str) -> UNet2DConditionModel:
+    """Take VAE and CLIP of another model as those of this run; returns its UNet."""
+    folder = bundled.bundled_models().get(name, Path(name))
+    if not (folder / "clip").is_dir():
+        raise ValueError(
+            f"base must be a folder that `longvid train base` wrote, or the bundled name of one; {name!r} has no clip"
+        )
+    base: Any = load_image_model(name)
+    if work.model("vae") is None:
+        work.keep("vae", vae=base.vae)
+    if work.model("clip") is None:
+        work.keep(
+            "clip", clip=CLIPModel.from_pretrained(folder / "clip", dtype=torch.float32), tokenizer=base.tokenizer
+        )
+    return base.unet.train()
+
+
+def _train_unet(
+    work: Workspace, settings: BaseSettings, unet: UNet2DConditionModel | None = None
+) -> Iterator[TrainingRecord]:
     if work.model("unet"):
         return
     recipe = settings.unet
@@ -189,7 +213,8 @@ def _train_unet(work: Workspace, settings: BaseSettings) -> Iterator[TrainingRec
         store = yield from own_latents(work, settings.data, vae, tokenizer)
         batches = captioned.captioned_latents(recipe, store, tokenizer)
     torch.manual_seed(recipe.seed)
-    unet = build_unet(recipe, vae.config.latent_channels, clip.config.text_config.hidden_size)
+    if unet is None:
+        unet = build_unet(recipe, vae.config.latent_channels, clip.config.text_config.hidden_size)
     objective = UNetObjective(unet, clip.text_model, build_scheduler(recipe.beta_end, recipe.prediction_type), recipe)
     yield from work.train("unet", objective, batches, recipe)
     work.keep("unet", unet=unet.eval())

@@ -86,7 +86,7 @@ _HOMES = {
     "plan_windows": ".video.windows",
     "read_video": ".video.io",
 }
-_ROOMS = ("bundled", "cli", "conversion", "modules", "pipelines", "samplers", "sprites", "training", "video")
+_ROOMS = ("bundled", "cli", "conversion", "metrics", "modules", "pipelines", "samplers", "sprites", "training", "video")
 
 
 def __getattr__(name: str) -> Any:

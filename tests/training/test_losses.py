@@ -19,6 +19,7 @@ from longvid.training.losses import (
     observed,
     temporal_attention_loss,
 )
+from longvid.training.losses.contrastive import two_frames
 
 
 def draw(*shape, seed=0):
@@ -240,8 +241,6 @@ def test_two_frames_of_every_video_meet_and_then_wait_as_negatives(store):
     assert all(any(torch.allclose(entry, frame) for frame in known) for entry in queued)
     state, losses = draws.get_state(), module(second, 4, draws)
     draws.set_state(state)
-    from longvid.training.losses.contrastive import two_frames
-
     picks = two_frames(2, 4, draws, second.device)
     assert (picks[0] != picks[1]).all()
     z1, z2 = (
@@ -254,8 +253,6 @@ def test_two_frames_of_every_video_meet_and_then_wait_as_negatives(store):
 
 
 def test_every_pair_of_different_frames_comes_up():
-    from longvid.training.losses.contrastive import two_frames
-
     first, second = two_frames(400, 3, torch.Generator().manual_seed(0), torch.device("cpu"))
     assert set(zip(first.tolist(), second.tolist(), strict=True)) == {
         (a, b) for a in range(3) for b in range(3) if a != b

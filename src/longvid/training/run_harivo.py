@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from longvid.modules import FrameTokenGenerator
-from longvid.pipelines.art_v_growth import load_image_model
 from longvid.pipelines.harivo import HARIVOPipeline
+from longvid.pipelines.image_model import load_image_model
 from longvid.sprites import Scene
 from longvid.training import captioned
 from longvid.training.clip import max_tokens, tokenize
@@ -89,6 +89,8 @@ def assemble(base: Any, networks: HARIVONetworks, settings: HARIVOSettings) -> H
         unet=networks.unet.eval(),
         mapping_network=networks.mapping_network,
         frame_tokens=networks.frame_tokens,
+        window_size=settings.num_frames,
+        overlap=settings.num_frames // 3,
         call_defaults=dict(settings.call_defaults) or None,
     )
 

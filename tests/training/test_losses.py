@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import socket
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import multiprocessing
 
 import tiny
 from longvid.training.losses import (
@@ -298,3 +301,20 @@ def test_both_models_get_the_gradient_of_the_regularisation_unless_the_image_mod
         assert video.grad.any() and (image.grad is None) == detach
     with pytest.raises(ValueError, match="two predictions of one shape"):
         mapping_regularisation(torch.zeros(1, 1, 1, 2, 2), torch.zeros(1, 1, 1, 2, 3), torch.tensor([0]))
+
+
+def push_in_a_process(rank, port, folder):
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    queue = NegativeQueue(3, (1,))
+    queue.push(torch.tensor([[1.0], [2.0]]) + 10 * rank)
+    torch.save(queue.filled().flatten().tolist(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_the_queues_of_all_processes_hold_the_same(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    multiprocessing.start_processes(push_in_a_process, (port, tmp_path), nprocs=2, start_method="fork")
+    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [[12, 11, 2]] * 2

@@ -17,7 +17,7 @@ COMMANDS = {
     "enhance": "make the frames of a video anew with a video model, at any length",
     "models": "list the models: what is bundled, what the papers describe",
     "info": "show versions, devices and folders, for bug reports",
-    "evaluate": "measure a model on the built-in world",
+    "evaluate": "measure videos, or a model on the built-in world",
     "train": "train a model, or the tiny models that ship",
     "convert": "make a pipeline folder of the official StreamingT2V checkpoint",
 }

@@ -16,7 +16,7 @@ from longvid.runs.maker import now
 from longvid.runs.manifest import Manifest
 from longvid.runs.options import RunOptions
 from longvid.runs.run import Run
-from longvid.runs.schema import MAX_FRAMES
+from longvid.runs.schema import MAX_FRAMES, MAX_PIXELS
 from longvid.runs.watcher import RunWatcher
 
 
@@ -52,6 +52,8 @@ def begin(
         raise ValueError(f"a run folder holds one video; got a request for {checked.batch_size}")
     if not checked.num_frames <= MAX_FRAMES:
         raise ValueError(f"a run holds up to {MAX_FRAMES} frames; got num_frames={checked.num_frames}")
+    if max(checked.size) > 2**14 or math.prod(checked.size) > MAX_PIXELS:
+        raise ValueError(f"a run holds frames of up to {MAX_PIXELS} pixels; got height x width = {checked.size}")
     options.check_size(*checked.size)
     folder = RunFolder(Path(path), options.suffix)
     folder.create()

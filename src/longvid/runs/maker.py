@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -155,7 +155,7 @@ class Maker:
 
     # --- what it continues -------------------------------------------------------------------------------------------
 
-    def _stream(self, index: int, change: Change) -> Iterator[VideoChunk]:
+    def _stream(self, index: int, change: Change) -> Generator[VideoChunk, None, None]:
         keys = self.manifest.keys if change.seed is None else keys_of_seed(change.seed)
         request = with_prompt(self.request, change.prompt)
         if index == 0:

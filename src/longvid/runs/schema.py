@@ -13,6 +13,7 @@ from longvid.runs.reader import Reader
 
 MAX_BYTES = 2**28
 MAX_FRAMES = 2_000_000
+MAX_PIXELS = 2**26
 MAX_SEED = 2**63 - 1
 _SHA = "[0-9a-f]{64}"
 
@@ -83,8 +84,9 @@ def _read(values: Any) -> Manifest:
 def _read_request(request: dict[str, Any]) -> dict[str, Any]:
     reader = Reader(dict(request), "the request")
     reader.integer("num_frames", 1, MAX_FRAMES)
-    reader.integer("height", 1, 2**16)
-    reader.integer("width", 1, 2**16)
+    height, width = reader.integer("height", 1, 2**14), reader.integer("width", 1, 2**14)
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"a frame has up to {MAX_PIXELS} pixels; got {height} x {width}")
     reader.integer("num_inference_steps", 1, 2**20)
     for name in ("guidance_scale", "reference_guidance_scale", "anchor_guidance_scale", "eta"):
         if name in request:

@@ -98,7 +98,7 @@ def join_videos(parts: Sequence[Path], path: Path, *, fps: Fraction) -> int:
             mux(str(partial), packets, container=container, fps=fps, options=FINISHED[container], template=template)
         move_into_place(partial, path)
     except av.FFmpegError as error:
-        if 0 < error.errno < 200:  # of the operating system, such as a full disk
+        if 0 < (error.errno or 0) < 200:  # of the operating system, such as a full disk
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise ValueError(f"cannot join the parts of {path}: {error}") from error
     finally:

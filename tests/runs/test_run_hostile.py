@@ -20,7 +20,7 @@ from longvid.runs.folder import digest_of
 from longvid.runs.manifest import NAME, dumps
 from tiny_runs import begin_run
 
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+FEW = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 HOSTILE = [
     None, True, False, -1, 0, 1, 2**31, 2**63, 10**30, -0.5, 1e308, "", "a", "../../outside", "/etc/passwd", "x" * 200_000,
     "\0", [], [0], [[[[[[[[[[[0]]]]]]]]]]], {}, {"a": 1}, ["../x"],

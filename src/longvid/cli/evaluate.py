@@ -108,8 +108,8 @@ def _measure_images(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from longvid.cli.load import usable_device
-    from longvid.pipelines.art_v_growth import load_image_model
     from longvid.pipelines.fingerprint import fingerprint_of
+    from longvid.pipelines.image_model import load_image_model
     from longvid.sprites import SIZE
     from longvid.sprites.evaluate import evaluate_t2i
 

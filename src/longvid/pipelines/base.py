@@ -177,7 +177,7 @@ class LongVideoPipeline(TextPipeline):
         extras: dict[str, list[Tensor]] = {}
         frames = self.given(window, conditions, generator=generator)
         if frames is None:
-            noise = self.prepare_noise(window, request, generator)
+            noise = self.prepare_noise(window, request, generator, state.keys)
             predict = self.predictor(window, state, conditions, generator=generator, extras=extras)
             latents = self.denoise(predict, noise, request, generator)
             frames = WindowFrames(self.vae, latents=latents[:, :, window.keep])
@@ -187,10 +187,13 @@ class LongVideoPipeline(TextPipeline):
         stacked = {name: torch.stack(values, dim=1) for name, values in extras.items()}
         return VideoChunk(_handed_out(frames, request.output_type), window.new.start, state, stacked)
 
-    def prepare_noise(self, window: Window, request: VideoRequest, generator: Generator) -> Tensor:
+    def prepare_noise(
+        self, window: Window, request: VideoRequest, generator: Generator, keys: tuple[int, ...]
+    ) -> Tensor:
         """Draw a window's starting noise, or take it from the given latents: (B, C, F, h, w), float32.
 
-        Frames of the window that lie outside of the video have drawn noise in any case.
+        Frames of the window that lie outside of the video have drawn noise in any case. `keys` are those that the
+        generators of all windows come from.
         """
         height, width = (size // self.vae_scale_factor for size in request.size)
         shape = (request.batch_size, self.latent_channels, window.stop - window.start, height, width)
@@ -214,6 +217,7 @@ class LongVideoPipeline(TextPipeline):
         for step, timestep in enumerate(scheduler.timesteps):
             if self.interrupt:
                 break
+            self._timestep = timestep
             prediction = predict(scheduler.scale_model_input(latents, timestep), timestep)
             latents = scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
             if request.callback_on_step_end is not None:

@@ -100,8 +100,15 @@ def _check_counts(request: VideoRequest) -> None:
         endless = name == "num_frames" and value == math.inf
         if not endless and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
-    if not isinstance(request.guidance_scale, (int, float)) or request.guidance_scale < 0:
-        raise ValueError(f"guidance_scale must be a number of at least 0; got {request.guidance_scale!r}")
+    check_scale(request.guidance_scale, "guidance_scale")
+
+
+def check_scale(value: object, name: str) -> None:
+    """Check that a scale is a number of at least 0, or a function of the timestep, such as a `GuidanceSchedule`."""
+    if callable(value):
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+        raise ValueError(f"{name} must be a number of at least 0; got {value!r}")
 
 
 def check_generators(generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int) -> None:

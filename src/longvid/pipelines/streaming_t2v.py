@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -124,6 +125,13 @@ class StreamingT2VPipeline(LongVideoPipeline):
             image_encoder=image_encoder,
         )
         self.register_to_config(chunk_size=chunk_size, overlap=overlap, context=context, call_defaults=call_defaults)
+
+    @classmethod
+    def from_base(cls, base: str | os.PathLike | DiffusionPipeline, **options: Any) -> Self:
+        """Grow a text-to-video model into a StreamingT2V model with CAM and APM at the identity; see `grow`."""
+        from longvid.pipelines.streaming_t2v_growth import grow
+
+        return cls(**grow(base, **options))
 
     # --- the hooks of the loop ---------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from longvid import LongVideoPipeline
-from longvid.pipelines.art_v_growth import load_image_model
 from longvid.pipelines.fingerprint import fingerprint_of
+from longvid.pipelines.image_model import load_image_model
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = sorted((ROOT / "docs" / "assets" / "figures").glob("*.json"))

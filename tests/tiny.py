@@ -180,6 +180,71 @@ def trained(module: nn.Module, seed: int = 0) -> Any:
     return module
 
 
+def motion_unet(seed: int = 0, base: UNet2DConditionModel | None = None, *, max_num_frames: int = 8) -> Any:
+    """An image UNet with temporal layers that have an effect; its own weights are those of `base`."""
+    from longvid.modules import motion_unet, new_motion_adapter
+
+    base = base or unet()
+    torch.manual_seed(seed)
+    adapter = new_motion_adapter(base, num_heads=2, max_num_frames=max_num_frames)
+    return motion_unet(base, trained(adapter, seed))
+
+
+SMALL_UNET = {
+    "sample_size": 4,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (8, 16),
+    "norm_num_groups": 4,
+}
+
+
+def small_stable_diffusion(**changes: Any) -> StableDiffusionPipeline:
+    """A Stable Diffusion pipeline for frames of 32 x 32 pixels, with latents of 4 channels."""
+    parts = {"vae": vae(latent_channels=4), "unet": unet(**SMALL_UNET), "scheduler": harivo_scheduler()}
+    pipeline = stable_diffusion(**{**parts, **changes})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def harivo_scheduler(**changes: Any) -> DDIMScheduler:
+    """The sampler of the paper."""
+    return DDIMScheduler(**{**BETAS, "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, **changes})
+
+
+def harivo(**changes: Any) -> Any:
+    """A HARIVO pipeline with random weights and windows of 6 frames; `changes` are arguments of `HARIVOPipeline`."""
+    from longvid import FrameTokenGenerator, HARIVOPipeline, MappingNetwork
+
+    torch.manual_seed(0)
+    mapping = MappingNetwork(4, num_heads=2, head_dim=4).eval()
+    tokens = FrameTokenGenerator(TEXT_WIDTH, num_text_tokens=12, num_frames=6, tokens_per_frame=2).eval()
+    parts = {
+        "vae": vae(latent_channels=4),
+        "text_encoder": text_encoder(),
+        "tokenizer": tokenizer(),
+        "scheduler": harivo_scheduler(),
+        "unet": motion_unet(base=unet(**SMALL_UNET)),
+        "mapping_network": trained(mapping),
+        "frame_tokens": tokens,
+        "window_size": 6,
+        "overlap": 2,
+        "call_defaults": {"num_inference_steps": 2, "mg_scale": 5.0},
+    }
+    pipeline = HARIVOPipeline(**{**parts, **changes})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def control_network(base: UNet2DConditionModel, seed: int = 3) -> Any:
+    """A ControlNet in which every part has an effect, for pictures with 8 pixels per latent."""
+    from diffusers import ControlNetModel
+
+    torch.manual_seed(seed)
+    network = ControlNetModel.from_unet(base, conditioning_embedding_out_channels=(4, 4, 8, 8))
+    return trained(network.eval(), seed)
+
+
 def streaming_t2v(**changes: Any) -> Any:
     """A StreamingT2V pipeline with random weights; `changes` are arguments of `StreamingT2VPipeline`."""
     from longvid import AppearancePreservationModule, ConditionalAttentionModule, StreamingT2VPipeline

@@ -21,16 +21,23 @@ if TYPE_CHECKING:
     from .modules.conditional_attention import ConditionalAttentionModule as ConditionalAttentionModule
     from .modules.conditioning_ablations import AddedConditioning as AddedConditioning
     from .modules.conditioning_ablations import ConcatenatedConditioning as ConcatenatedConditioning
+    from .modules.frame_tokens import FrameTokenGenerator as FrameTokenGenerator
+    from .modules.mapping_network import MappingNetwork as MappingNetwork
     from .modules.masked_diffusion import MaskedDiffusionModel as MaskedDiffusionModel
     from .modules.unet import VideoUNet as VideoUNet
     from .pipelines.art_v import ARTVPipeline as ARTVPipeline
     from .pipelines.base import LongVideoPipeline as LongVideoPipeline
     from .pipelines.base import LongVideoPipelineOutput as LongVideoPipelineOutput
     from .pipelines.enhance import VideoEnhancerPipeline as VideoEnhancerPipeline
+    from .pipelines.harivo import HARIVOPipeline as HARIVOPipeline
     from .pipelines.loading import LoadablePipeline as LoadablePipeline
     from .pipelines.streaming_t2v import StreamingT2VPipeline as StreamingT2VPipeline
+    from .runs.run import Run as Run
     from .samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler as DPMPP2SAncestralScheduler
     from .samplers.guidance import guided as guided
+    from .samplers.guidance_schedule import GuidanceSchedule as GuidanceSchedule
+    from .samplers.mitigating_gradient import mitigated as mitigated
+    from .samplers.mitigating_gradient import mitigating_gradient as mitigating_gradient
     from .samplers.randomized_blending import blended as blended
     from .video.codec import decode_video as decode_video
     from .video.codec import encode_video as encode_video
@@ -51,11 +58,16 @@ _HOMES = {
     "ConcatenatedConditioning": ".modules.conditioning_ablations",
     "ConditionalAttentionModule": ".modules.conditional_attention",
     "DPMPP2SAncestralScheduler": ".samplers.dpmpp_2s_ancestral",
+    "FrameTokenGenerator": ".modules.frame_tokens",
+    "GuidanceSchedule": ".samplers.guidance_schedule",
+    "HARIVOPipeline": ".pipelines.harivo",
     "LoadablePipeline": ".pipelines.loading",
     "LongVideoPipeline": ".pipelines.base",
     "LongVideoPipelineOutput": ".pipelines.base",
+    "MappingNetwork": ".modules.mapping_network",
     "MaskedDiffusionModel": ".modules.masked_diffusion",
     "ModelMixin": "diffusers",
+    "Run": ".runs.run",
     "SchedulerMixin": "diffusers",
     "StreamState": ".video.state",
     "StreamingT2VPipeline": ".pipelines.streaming_t2v",
@@ -71,10 +83,12 @@ _HOMES = {
     "encode_video": ".video.codec",
     "fit_windows": ".video.windows",
     "guided": ".samplers.guidance",
+    "mitigated": ".samplers.mitigating_gradient",
+    "mitigating_gradient": ".samplers.mitigating_gradient",
     "plan_windows": ".video.windows",
     "read_video": ".video.io",
 }
-_ROOMS = ("bundled", "cli", "conversion", "metrics", "modules", "pipelines", "samplers", "sprites", "training", "video")
+_ROOMS = ("bundled", "cli", "conversion", "metrics", "modules", "pipelines", "runs", "samplers", "sprites", "training", "video")
 
 
 def __getattr__(name: str) -> Any:

@@ -51,7 +51,7 @@ def pipeline(numbers):
     blank, anchor = numbers["input.image_embeds"].split(1)
     pipe.embed_anchor = lambda pixels: anchor if pixels.any() else blank
     chunks = [numbers["input.init_noise"], numbers["input.chunk2.init_noise"]]
-    pipe.prepare_noise = lambda window, request, generator: chunks[window.index]
+    pipe.prepare_noise = lambda window, *_: chunks[window.index]
     return pipe
 
 

@@ -211,6 +211,15 @@ def test_it_wraps_guided_predictors_and_itself(seeded):
     assert outer(noise(1, 2, 20, 2, 2), T).isfinite().all()
 
 
+def test_every_window_may_have_a_predictor_of_its_own():
+    windows = fit_windows(13, 4, 1)
+    constants = [lambda part, t, k=k: torch.full_like(part, k) for k in range(len(windows))]
+    owner = blended(constants, windows, cut=lambda overlap, generator: overlap)(torch.zeros(1, 1, 13, 1, 1), T)
+    assert owner.flatten().tolist() == [0] * 4 + [1] * 3 + [2] * 3 + [3] * 3
+    with pytest.raises(ValueError, match="expected one predictor for each of 4 windows; got 3"):
+        blended(constants[:3], windows)
+
+
 def test_only_one_window_is_ever_moved_to_the_device():
     seen = []
 

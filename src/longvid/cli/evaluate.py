@@ -28,6 +28,7 @@ examples:
   longvid evaluate demo.mp4
   longvid evaluate first.mp4 second.mp4 --html report.html --json report.json
   longvid evaluate frames/ --metrics mawe,seams --borders 16:8
+  longvid evaluate frames/ --metrics lpips lpips.backbone=alexnet-owt-7be5be79.pth lpips.linear=alex.pth
   longvid evaluate --sprites
   longvid evaluate --sprites longvid/art-v-tiny --num-prompts 200 --long-prompts 40 --json report.json
   longvid evaluate --sprites longvid/base-tiny --part image
@@ -42,7 +43,12 @@ IMAGE_OPTIONS = {"num_inference_steps": 25, "guidance_scale": 5.0}
 def make_parser(prog: str, summary: str) -> Parser:
     """The parser of `longvid evaluate`."""
     parser = Parser(prog=prog, description=f"longvid evaluate: {summary}.\n\n{ABOUT}", epilog=EXAMPLES)
-    parser.add_argument("videos", metavar="VIDEO", nargs="*", help="a file, a folder of PNGs, or a folder of videos")
+    parser.add_argument(
+        "videos",
+        metavar="VIDEO",
+        nargs="*",
+        help="a file, a folder of PNGs, or a folder of videos; METRIC.OPTION=VALUE is for that metric",
+    )
     evaluate_videos.add_options(parser)
     parser.add_argument(
         "--sprites", metavar="MODEL", nargs="?", const="", help=f"default: {DEFAULT_MODEL}, for images {PARTS['image']}"
@@ -124,8 +130,8 @@ def _measure_images(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from longvid.cli.load import usable_device
-    from longvid.pipelines.art_v_growth import load_image_model
     from longvid.pipelines.fingerprint import fingerprint_of
+    from longvid.pipelines.image_model import load_image_model
     from longvid.sprites import SIZE
     from longvid.sprites.evaluate import evaluate_t2i
 

@@ -46,13 +46,15 @@ def run(arguments: argparse.Namespace) -> int:
     borders, flow_size = parse_borders(arguments.borders), parse_size(arguments.flow_size)
     names = None if arguments.metrics is None else [name.strip() for name in arguments.metrics.split(",")]
     from longvid.cli.load import usable_device
+    from longvid.cli.metric_options import split_metric_options
     from longvid.metrics.evaluate import check_metrics, evaluate_video
     from longvid.metrics.flow import make_flow
     from longvid.metrics.reading import find_videos, open_video
     from longvid.metrics.table import format_table
 
     check_metrics(names)
-    videos = list(dict.fromkeys(video for path in arguments.videos for video in find_videos(path)))
+    options, paths = split_metric_options(arguments.videos)
+    videos = list(dict.fromkeys(video for path in paths for video in find_videos(path)))
     if arguments.html and len(videos) > MAX_VIDEOS_ON_A_PAGE:
         raise ValueError(f"--html compares at most {MAX_VIDEOS_ON_A_PAGE} videos; got {len(videos)}")
     for option in ("json", "html"):
@@ -73,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
                 flow=flow,
                 flow_size=flow_size,
                 device=device,
+                options=options,
                 progress=bar.show,
             )
         reports.append(report)

@@ -89,6 +89,15 @@ METRICS: dict[str, str | Callable[..., Metric]] = {
     "saturation_drift": "longvid.metrics.drift:SaturationDrift",
     "sharpness_drift": "longvid.metrics.drift:SharpnessDrift",
     "color_drift": "longvid.metrics.drift:ColorDrift",
+    "scuts": "longvid.metrics.scene_cuts:SceneCuts",
+    "clip_score": "longvid.metrics.clip_scores:CLIPTextScore",
+    "clip_consistency": "longvid.metrics.clip_scores:CLIPFrameConsistency",
+    "aesthetic": "longvid.metrics.aesthetic:AestheticScore",
+    "lpips": "longvid.metrics.lpips:LPIPSToFirst",
+    "lpips_previous": "longvid.metrics.lpips:LPIPSToPrevious",
+    "re_id": "longvid.metrics.reidentification:ReIdentification",
+    "fvd": "longvid.metrics.fvd:FVD",
+    "is": "longvid.metrics.inception_score:InceptionScore",
 }
 """Name -> a callable that makes the metric, or the place of its class as ``"module:Class"``, imported on first use."""
 

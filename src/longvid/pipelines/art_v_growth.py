@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline
 
-from longvid import bundled
 from longvid.modules.anchored_unet import AnchoredUNet
 from longvid.modules.masked_diffusion import PREDICTION_TYPES
-from longvid.pipelines.loading import one_dtype
+from longvid.pipelines.image_model import image_parts
 from longvid.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
 
 _SHARED_SHAPE = (
@@ -53,19 +52,13 @@ def grow(
     Raises:
         ValueError: if the base predicts something else, or its UNet cannot be grown.
     """
-    pipeline = base if isinstance(base, DiffusionPipeline) else load_image_model(os.fspath(base), load_options)
-    parts = pipeline.components
-    missing = [name for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler") if name not in parts]
-    if missing:
-        raise ValueError(f"expected a Stable Diffusion model; {type(pipeline).__name__} has no {', '.join(missing)}")
+    parts = image_parts(base, load_options)
     unet, scheduler = parts["unet"], parts["scheduler"]
     predicts = scheduler.config.get("prediction_type", "epsilon")
     if predicts not in PREDICTION_TYPES:
         raise ValueError(
             f"expected a base that predicts {' or '.join(PREDICTION_TYPES)}; got one that predicts {predicts}"
         )
-    if not isinstance(unet, UNet2DConditionModel):
-        raise ValueError(f"expected a base with a UNet2DConditionModel; got {type(unet).__name__}")
     if mask_network == "new":
         config = {**mask_config(unet.config), **(mask_options or {})}
         mask_network = AnchoredUNet(**config).eval()
@@ -94,16 +87,3 @@ def mask_config(unet: Mapping[str, Any]) -> dict[str, Any]:
         "block_out_channels": widths,
         "attention_head_dim": tuple(width // _HEAD_WIDTH for width in widths),
     }
-
-
-def load_image_model(name: str, options: Mapping[str, Any] | None = None) -> DiffusionPipeline:
-    """Load a Stable Diffusion model by bundled name, folder or hub id: no safety checker, float32 unless told."""
-    given = dict(options or {})
-    dtype = one_dtype(given.pop("dtype", None), given.pop("torch_dtype", None))
-    given["dtype"] = dtype or torch.float32  # without one, transformers keeps the file's own
-    options = {"safety_checker": None, "requires_safety_checker": False, **given}
-    folder = bundled.bundled_models().get(name)
-    if folder is None:
-        return StableDiffusionPipeline.from_pretrained(name, **options)
-    with bundled.complete_folder(folder) as complete:
-        return StableDiffusionPipeline.from_pretrained(str(complete), **options)

@@ -23,6 +23,7 @@ from longvid.pipelines.request import collects, streams
 from longvid.pipelines.seeding import draw_keys, window_generator
 from longvid.pipelines.text_pipeline import TextPipeline
 from longvid.samplers.guidance import guided
+from longvid.samplers.guidance_schedule import can_guide
 from longvid.samplers.randomized_blending import blended
 from longvid.samplers.sdedit import history_option, sdedit_timesteps
 from longvid.video.codec import decode_video, encode_video
@@ -107,7 +108,7 @@ class VideoEnhancerPipeline(TextPipeline):
         check_callback_tensors(request.callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if request.prompt is not None and self.text_encoder is None:
             raise ValueError("expected prompt_embeds, as this pipeline has no text encoder; got prompt")
-        if not self._can_negate(request) and (request.guidance_scale or 0) > 1:
+        if not self._can_negate(request) and can_guide(request.guidance_scale):
             raise ValueError("guidance_scale above 1 needs negative_prompt_embeds where there is no text encoder")
         if self.unet.config.in_channels != self.latent_channels:
             raise ValueError(
@@ -248,6 +249,7 @@ class VideoEnhancerPipeline(TextPipeline):
         for step, timestep in enumerate(timesteps):
             if self.interrupt:
                 break
+            self._timestep = timestep
             prediction = predict(scheduler.scale_model_input(latents, timestep), timestep)
             history = history_option(scheduler, step)
             latents = scheduler.step(prediction, timestep, latents, **options, **history, return_dict=False)[0]

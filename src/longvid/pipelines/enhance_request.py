@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from longvid.pipelines.checks import check_embeds, check_generators
+from longvid.pipelines.checks import check_embeds, check_generators, check_scale
 from longvid.pipelines.inputs import VideoInput
 from longvid.pipelines.output import EnhancedChunk
 from longvid.pipelines.request import OUTPUT_TYPES
+from longvid.samplers.guidance_schedule import GuidanceScale, as_guidance_scale
 from longvid.samplers.randomized_blending import Cut, paper_cut, released_cut
 
 BLENDINGS: dict[str, Cut] = {"paper": paper_cut, "released": released_cut}
@@ -75,7 +76,7 @@ class EnhanceRequest:
     strength: float | None = None
     noise_timestep: float | None = None
     num_inference_steps: int | None = None
-    guidance_scale: float | None = None
+    guidance_scale: GuidanceScale | Mapping[str, Any] | None = None
     guidance_rescale: float | None = None
     chunk_size: int | None = None
     overlap: int | None = None
@@ -109,7 +110,7 @@ class EnhanceRequest:
             request = replace(
                 request, **{name: value for name, value in wanted.items() if getattr(request, name) is None}
             )
-        return request
+        return replace(request, guidance_scale=as_guidance_scale(request.guidance_scale))
 
     @property
     def cut(self) -> Cut:
@@ -169,8 +170,7 @@ def _check_numbers(request: EnhanceRequest) -> None:
     overlap, size = request.overlap, request.chunk_size
     if not isinstance(overlap, int) or isinstance(overlap, bool) or not 0 <= overlap < (size or 0):
         raise ValueError(f"overlap must be at least 0 and below chunk_size; got overlap={overlap!r}, chunk_size={size}")
-    if not _is_number(request.guidance_scale) or (request.guidance_scale or 0) < 0:
-        raise ValueError(f"guidance_scale must be a number of at least 0; got {request.guidance_scale!r}")
+    check_scale(request.guidance_scale, "guidance_scale")
     if not _is_number(request.guidance_rescale) or not 0 <= (request.guidance_rescale or 0) <= 1:
         raise ValueError(f"guidance_rescale must lie in [0, 1]; got {request.guidance_rescale!r}")
 

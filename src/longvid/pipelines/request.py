@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from longvid.pipelines.prompts import Prompt, PromptPlan, plan_prompts
+from longvid.samplers.guidance_schedule import GuidanceScale, as_guidance_scale
 
 if TYPE_CHECKING:
     from longvid.pipelines.output import LongVideoPipelineOutput
@@ -36,7 +37,8 @@ class VideoRequest:
         height: Height in pixels.
         width: Width in pixels.
         num_inference_steps: Denoising steps of each window.
-        guidance_scale: Classifier-free guidance on the text; 1 turns it off.
+        guidance_scale: Classifier-free guidance on the text; 1 turns it off. Here and in every method: a number, a
+            `GuidanceSchedule` or a dictionary of its fields, or any function of the timestep.
         eta: Noise of DDIM-like schedulers, handed to `scheduler.step` if it takes one.
         negative_prompt: What to steer away from: one for all, or one per prompt.
         num_videos_per_prompt: Videos per prompt; they follow each other in the batch.
@@ -64,7 +66,7 @@ class VideoRequest:
     height: int | None = None
     width: int | None = None
     num_inference_steps: int | None = None
-    guidance_scale: float | None = None
+    guidance_scale: GuidanceScale | Mapping[str, Any] | None = None
     eta: float | None = None
     negative_prompt: str | Sequence[str] | None = None
     num_videos_per_prompt: int = 1
@@ -82,7 +84,8 @@ class VideoRequest:
     def with_defaults(self, *defaults: dict[str, Any]) -> VideoRequest:
         """Fill every field that is None from the first of the dicts that has it."""
         merged = {name: value for values in reversed(defaults) for name, value in values.items()}
-        return replace(self, **{name: value for name, value in merged.items() if getattr(self, name) is None})
+        filled = replace(self, **{name: value for name, value in merged.items() if getattr(self, name) is None})
+        return replace(filled, guidance_scale=as_guidance_scale(filled.guidance_scale))
 
     def laid_out(self, default_num_frames: int) -> VideoRequest:
         """Settle the number of frames: what was asked for, else what the prompts need, else the default."""

@@ -15,13 +15,15 @@ from longvid.pipelines.loading import LoadablePipeline
 from longvid.pipelines.prompts import encode_text
 from longvid.pipelines.request import VideoRequest
 from longvid.pipelines.vocabulary import unknown_words
+from longvid.samplers.guidance_schedule import GuidanceScale, can_guide
 
 
 class TextPipeline(LoadablePipeline):
     """A pipeline with a `vae`, a `text_encoder`, a `tokenizer`, a `scheduler` and a `unet`."""
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
-    _guidance_scale: float = 1.0
+    _guidance_scale: GuidanceScale = 1.0
+    _timestep: Tensor | float = 0.0  # of the step at work, for guidance that depends on it
     _num_timesteps: int = 0
     _interrupt: bool = False
     _device: torch.device | None = None  # of the current stream; diffusers' own property takes long to find it
@@ -56,7 +58,7 @@ class TextPipeline(LoadablePipeline):
         """
         device = device or self._execution_device
         if prompt_embeds is None:
-            texts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+            texts = self._converted([prompt] if isinstance(prompt, str) else list(prompt or []))
             prompt_embeds = encode_text(texts, self.tokenizer, self.text_encoder, device)
         if do_classifier_free_guidance and negative_prompt_embeds is None:
             count = prompt_embeds.shape[0]
@@ -68,7 +70,7 @@ class TextPipeline(LoadablePipeline):
                 raise ValueError(
                     f"negative_prompt must be one, or one for each of {count} prompts; got {len(negative)}"
                 )
-            negative_prompt_embeds = encode_text(negative, self.tokenizer, self.text_encoder, device)
+            negative_prompt_embeds = encode_text(self._converted(negative), self.tokenizer, self.text_encoder, device)
             negative_prompt_embeds = negative_prompt_embeds.expand(count, -1, -1)
         prompt_embeds = prompt_embeds.to(device).repeat_interleave(num_videos_per_prompt, dim=0)
         if negative_prompt_embeds is not None:
@@ -85,7 +87,7 @@ class TextPipeline(LoadablePipeline):
             ValueError: if guidance needs them.
         """
         can_negate = self.text_encoder is not None or request.negative_prompt_embeds is not None
-        if not can_negate and (request.guidance_scale or 0) > 1:
+        if not can_negate and can_guide(request.guidance_scale):
             raise ValueError("guidance_scale above 1 needs negative_prompt_embeds where there is no text encoder")
         self._warn_of_unknown_words(request.prompts.flat_texts(), request.negative_prompt)
         embeds, negative = self.encode_prompt(
@@ -103,6 +105,11 @@ class TextPipeline(LoadablePipeline):
             return rearrange(rows.to(self.unet.dtype), "(v s r) n d -> s (v r) n d", **sizes)
 
         return by_segment(embeds), None if negative is None else by_segment(negative)
+
+    def _converted(self, texts: list[str]) -> list[str]:
+        """Write out the names of textual inversions that have several vectors, where a pipeline can load them."""
+        convert = getattr(self, "maybe_convert_prompt", None)
+        return texts if convert is None or self.tokenizer is None else convert(texts, self.tokenizer)
 
     def _warn_of_unknown_words(
         self, prompts: Sequence[str] | None, negative_prompt: str | Sequence[str] | None
@@ -124,13 +131,14 @@ class TextPipeline(LoadablePipeline):
 
     @property
     def guidance_scale(self) -> float:
-        """The text guidance of the current window, read again at every step."""
-        return self._guidance_scale
+        """The text guidance of the current step; a schedule is read at its timestep."""
+        scale = self._guidance_scale
+        return float(scale(float(self._timestep))) if callable(scale) else scale
 
     @property
     def do_classifier_free_guidance(self) -> bool:
         """Whether the text guidance has an effect."""
-        return self._guidance_scale > 1
+        return self.guidance_scale > 1
 
     @property
     def num_timesteps(self) -> int:

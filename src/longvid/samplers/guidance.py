@@ -56,7 +56,7 @@ def guided(
         raise ValueError(f"rescale must be in [0, 1]; got {rescale}")
 
     def guided_predict(sample: torch.Tensor, timestep: Any) -> torch.Tensor:
-        branches, weights = _distinct(full, dropped, [_weight(scale, timestep) for scale in scales])
+        branches, weights = _distinct(full, dropped, [scale_at(scale, timestep) for scale in scales])
         prediction, *others = _evaluate(predict, sample, timestep, branches, batched)
         if not others:
             return prediction
@@ -103,7 +103,12 @@ def _checked(conditions: Sequence[Conditions], scales: Sequence[Scale]) -> Seque
     return conditions
 
 
-def _weight(scale: Scale, timestep: Any) -> float:
+def scale_at(scale: Scale, timestep: Any) -> float:
+    """Give a scale at a timestep; a function of the timestep is called with a Python float.
+
+    Raises:
+        ValueError: if a function meets a timestep per sample.
+    """
     if not callable(scale):
         return float(scale)
     if torch.is_tensor(timestep) and timestep.numel() != 1:

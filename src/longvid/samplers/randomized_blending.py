@@ -42,7 +42,7 @@ def released_cut(overlap: int, generator: torch.Generator | None = None) -> int:
 
 
 def blended(
-    predict: Predict,
+    predict: Predict | Sequence[Predict],
     windows: Sequence[Window],
     generator: Generators = None,
     *,
@@ -62,7 +62,8 @@ def blended(
 
     Args:
         predict: `predict(sample, timestep) -> prediction`, one prediction per frame: a network, a guided one, any
-            wrapper. Statistics inside it, such as guidance rescale, are those of one window.
+            wrapper. Statistics inside it, such as guidance rescale, are those of one window. A sequence has one for each
+            window, where windows are predicted under conditions of their own.
         windows: They cover the video from frame 0 without a gap and end with it, as `fit_windows` lays them out.
         generator: The only source of the cuts: one for the batch, or one per video, whose cuts then do not depend on
             its neighbours. Cuts are drawn from the first border to the last.
@@ -75,29 +76,33 @@ def blended(
         dtype that `predict` returns and on the device of the sample.
 
     Raises:
-        ValueError: if the windows leave a gap or reach behind the end; when called, if the sample has another number of
-            frames, `predict` another number than its window, or a cut lies outside its overlap.
+        ValueError: if the windows leave a gap or reach behind the end, or there is not one predictor for each; when
+            called, if the sample has another number of frames, `predict` another number than its window, or a cut lies
+            outside its overlap.
     Source: StreamingT2V, Sec. 4.3, Eq. 7 and 8 (arXiv:2403.14773). Eq. 8 as printed has the wrong length unless
         f = O / 2; the form above is the consistent reading, and what the authors' code computes.
     """
     num_frames = _check_windows(windows)
+    predictors = [predict] * len(windows) if callable(predict) else list(predict)
+    if len(predictors) != len(windows):
+        raise ValueError(f"expected one predictor for each of {len(windows)} windows; got {len(predictors)}")
 
     def predict_video(sample: torch.Tensor, timestep: Any) -> torch.Tensor:
         if sample.ndim != 5 or sample.shape[2] != num_frames:
             raise ValueError(f"expected a sample (B, C, {num_frames}, h, w) for these windows; got {_shape(sample)}")
-        generators = _per_video(generator, sample.shape[0])
+        generators = per_video(generator, sample.shape[0])
         if device is not None and torch.is_tensor(timestep):
             timestep = timestep.to(device)
         whole = None
-        for window in windows:
+        for window, predict_window in zip(windows, predictors, strict=True):
             part = sample[:, :, window.frames]
-            part = predict(part if device is None else part.to(device), timestep)
+            part = predict_window(part if device is None else part.to(device), timestep)
             if part.ndim != 5 or part.shape[2] != window.stop - window.start:
                 raise ValueError(f"expected {window.stop - window.start} predicted frames; got shape {_shape(part)}")
             whole = _empty_video(part, num_frames, sample.device) if whole is None else whole
             for index, each in enumerate(generators):
                 rows = slice(index, index + 1) if len(generators) > 1 else slice(None)
-                first = _checked_cut(cut, window, each)
+                first = checked_cut(cut, window.overlap, each)
                 whole[rows, :, window.start + first : window.stop] = part[rows, :, first:]
         assert whole is not None  # there is at least one window
         return whole
@@ -114,12 +119,17 @@ def _draw(count: int, generator: torch.Generator | None) -> int:
     return int(torch.randint(count, (1,), generator=generator, device=device).item())
 
 
-def _checked_cut(cut: Cut, window: Window, generator: torch.Generator | None) -> int:
-    if window.overlap == 0:  # no border to draw for
+def checked_cut(cut: Cut, overlap: int, generator: torch.Generator | None) -> int:
+    """Draw a cut; where nothing overlaps there is no border to draw for.
+
+    Raises:
+        ValueError: if it lies outside of the overlap.
+    """
+    if overlap == 0:
         return 0
-    first = cut(window.overlap, generator)
-    if not 0 <= first <= window.overlap:
-        raise ValueError(f"a cut must lie in [0, {window.overlap}], the overlap; got {first}")
+    first = cut(overlap, generator)
+    if not 0 <= first <= overlap:
+        raise ValueError(f"a cut must lie in [0, {overlap}], the overlap; got {first}")
     return first
 
 
@@ -137,8 +147,12 @@ def _check_windows(windows: Sequence[Window]) -> int:
     return end
 
 
-def _per_video(generator: Generators, batch: int) -> Sequence[torch.Generator | None]:
-    """List one generator for the whole batch, or one per video."""
+def per_video(generator: Generators, batch: int) -> Sequence[torch.Generator | None]:
+    """List one generator for the whole batch, or one per video.
+
+    Raises:
+        ValueError: if there are as many generators as neither.
+    """
     if generator is None or isinstance(generator, torch.Generator):
         return [generator]
     if len(generator) != batch:

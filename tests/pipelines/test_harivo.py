@@ -1,0 +1,297 @@
+"""HARIVO: windows, their joints, and what happens inside one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from diffusers import EulerAncestralDiscreteScheduler
+
+import tiny
+from longvid import GuidanceSchedule, HARIVOPipeline, LongVideoPipeline, StreamState, mitigated
+from longvid.modules import frame_context
+from longvid.pipelines.harivo_request import HARIVORequest
+from longvid.pipelines.seeding import window_generator
+from longvid.pipelines.window_strategies import Joint, Streamed
+from longvid.samplers import guided
+
+PROMPT = "a red circle moving right"
+LATENT = {"output_type": "latent"}
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny.harivo()
+
+
+def chunks(pipe, seeded, **options):
+    return list(pipe.stream(**{"prompt": PROMPT, "num_frames": 12, "generator": seeded(), **LATENT, **options}))
+
+
+def frames(made):
+    return torch.cat([chunk.frames for chunk in made], dim=2)
+
+
+# --- any length ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("num_frames", "starts"), [(1, [0]), (5, [0]), (6, [0]), (7, [0, 6]), (12, [0, 6, 10])])
+def test_every_number_of_frames_is_made_exactly(pipe, seeded, num_frames, starts):
+    made = chunks(pipe, seeded, num_frames=num_frames)
+    assert [chunk.start for chunk in made] == starts and frames(made).shape == (1, 4, num_frames, 4, 4)
+    joint = chunks(pipe, seeded, num_frames=num_frames, strategy="joint")
+    assert len(joint) == 1 and joint[0].frames.shape == (1, 4, num_frames, 4, 4)
+
+
+@pytest.mark.parametrize("strategy", ["streamed", "joint"])
+def test_the_stream_and_the_call_are_equal_bit_for_bit(pipe, seeded, strategy):
+    options = {"output_type": "pt", "strategy": strategy}
+    called = pipe(PROMPT, num_frames=8, generator=seeded(), **options).frames
+    assert torch.equal(called.transpose(1, 2), frames(chunks(pipe, seeded, num_frames=8, **options)))
+    assert called.min() >= 0 and called.max() <= 1
+
+
+def test_the_beginning_of_a_streamed_video_does_not_depend_on_its_length(pipe, seeded):
+    long = frames(chunks(pipe, seeded, num_frames=14))
+    assert torch.equal(frames(chunks(pipe, seeded, num_frames=9)), long[:, :, :9])
+    endless = pipe.stream(PROMPT, num_frames=math.inf, generator=seeded(), **LATENT)
+    assert torch.equal(torch.cat([next(endless).frames for _ in range(2)], dim=2), long[:, :, :10])
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_resumed_stream_continues_bit_for_bit(pipe, seeded, tmp_path, stop):
+    whole = chunks(pipe, seeded, num_frames=14)
+    whole[stop - 1].state.save(tmp_path / "state.safetensors")
+    state = StreamState.load(tmp_path / "state.safetensors")
+    rest = list(pipe.stream(PROMPT, num_frames=14, resume=state, **LATENT))
+    assert torch.equal(frames(rest), frames(whole[stop:]))
+
+
+def test_what_is_handed_from_window_to_window_is_the_last_latents_and_does_not_grow(pipe, seeded):
+    for chunk, end in zip(chunks(pipe, seeded, num_frames=14), (6, 10, 14), strict=True):
+        assert list(chunk.state.context) == ["latents"] and chunk.start + chunk.num_frames == end
+        assert torch.equal(chunk.state.context["latents"], chunk.frames[:, :, -2:])
+
+
+@pytest.mark.parametrize("strategy", ["streamed", "joint"])
+def test_one_window_is_the_same_however_longer_videos_are_made(pipe, seeded, strategy):
+    expected = frames(chunks(pipe, seeded, num_frames=6, strategy=Streamed()))
+    assert torch.equal(frames(chunks(pipe, seeded, num_frames=6, strategy=strategy)), expected)
+
+
+def test_overlapping_windows_share_their_noise_at_any_overlap(seeded):
+    for overlap in (2, 4, 5):
+        pipe, keys = tiny.harivo(overlap=overlap), (5,)
+        pipe._device = torch.device("cpu")
+        request = pipe.check_inputs(HARIVORequest(PROMPT, num_frames=30))
+        plan = pipe.plan(request)
+        noise = [pipe.prepare_noise(w, request, window_generator(keys, w.index), keys) for w in plan]
+        for before, behind in zip(noise, noise[1:], strict=False):
+            assert torch.equal(before[:, :, 6 - overlap :], behind[:, :, :overlap])
+        whole = torch.cat([noise[0], *(part[:, :, overlap:] for part in noise[1:])], dim=2)
+        assert whole[0].flatten(2).std() == pytest.approx(1, abs=0.1) and not torch.equal(
+            noise[0][:, :, 0], noise[1][:, :, 0]
+        )
+
+
+def test_a_window_continues_the_latents_it_is_handed(pipe, seeded):
+    first, second = chunks(pipe, seeded, num_frames=10)
+
+    def continued(latents):
+        state = StreamState(1, {"latents": latents}, first.state.keys, first.state.fingerprint)
+        return next(iter(pipe.stream(PROMPT, num_frames=10, resume=state, **LATENT))).frames
+
+    assert torch.equal(continued(first.state.context["latents"]), second.frames)
+    assert not torch.equal(continued(-first.state.context["latents"]), second.frames)
+
+
+def test_a_model_that_sees_frames_one_by_one_makes_the_same_video_by_any_windows(seeded):
+    """With shared noise and one prompt, a frame then depends on its own noise alone."""
+    base = tiny.small_stable_diffusion()
+    fresh = HARIVOPipeline.from_base(
+        base, frame_tokens=None, window_size=6, overlap=2, part_options={"motion_adapter": {"num_heads": 2}}
+    )
+    fresh.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 2, "mg_scale": 0.0, "latents": torch.randn(1, 4, 10, 4, 4, generator=seeded(3))}
+    joint, one = (frames(chunks(pipe, seeded, num_frames=10, **options, strategy=strategy))
+                  for pipe, strategy in ((fresh, "joint"), (fresh, Joint(mg_scope="video"))))  # fmt: skip
+    streamed = frames(chunks(fresh, seeded, num_frames=10, **options))
+    images = base([PROMPT] * 10, latents=options["latents"][0].transpose(0, 1), num_inference_steps=2, **LATENT).images
+    for made in (joint, one, streamed):
+        torch.testing.assert_close(made[0].transpose(0, 1), images, atol=1e-4, rtol=1e-4)
+
+
+# --- one prediction --------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def predictor_of(pipe, *, window=0, **options):
+    pipe.scheduler.set_timesteps(10)
+    request = pipe.check_inputs(HARIVORequest(PROMPT, num_frames=6, **options))
+    pipe._guidance_scale, pipe._device = request.guidance_scale, torch.device("cpu")
+    conditions, plan = pipe.encode_conditions(request), pipe.plan(request)
+    return pipe.predictor(
+        plan[window], StreamState(0, {}, (1,), {}), conditions, generator=window_generator((1,), window), extras={}
+    )
+
+
+def test_the_prediction_is_the_mapped_latents_under_frame_wise_text_guided_and_then_mitigated(pipe, seeded):
+    sample, t = torch.randn(1, 4, 6, 4, 4, generator=seeded()), torch.tensor(400)
+    with torch.no_grad():
+        made = predictor_of(pipe, guidance_scale=5.0, mg_scale=0.7)(sample, t)
+        mapped = pipe.mapping_network(sample)
+        embeds = pipe.encode_prompt(PROMPT)
+        contexts = [{"c": frame_context(text, 6, pipe.frame_tokens(text))[None]} for text in embeds]
+        predict = guided(lambda x, t, c: pipe.unet(mapped, t, c["c"][0]).sample, contexts, [4.0], batched=False)
+        expected = mitigated(predict, pipe.scheduler, 0.7)(sample, t)
+        plain = predictor_of(pipe, guidance_scale=5.0, mg_scale=0.0)(sample, t)
+    torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(plain, predict(sample, t), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(made, plain)
+
+
+def test_branches_one_by_one_are_those_of_a_batch(pipe, seeded):
+    sample = torch.randn(1, 4, 6, 4, 4, generator=seeded())
+    with torch.no_grad():
+        both = [predictor_of(pipe, batched_guidance=batched)(sample, torch.tensor(400)) for batched in (True, False)]
+    torch.testing.assert_close(*both, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["mapping_network", "frame_tokens"])
+def test_every_part_can_be_left_out_and_has_an_effect(pipe, seeded, part):
+    without = tiny.harivo(**{part: None})
+    assert not torch.allclose(frames(chunks(without, seeded)), frames(chunks(pipe, seeded)))
+
+
+def test_the_negative_prompt_has_frame_tokens_or_not(pipe, seeded):
+    without = tiny.harivo(tokens_for_negative=False)
+    options = {"num_frames": 6}
+    assert not torch.allclose(frames(chunks(without, seeded, **options)), frames(chunks(pipe, seeded, **options)))
+
+
+def test_every_frame_hears_its_own_prompt(seeded):
+    """Without temporal layers at work, the frames of a story are those of the videos of its prompts."""
+    base = tiny.unet(**tiny.SMALL_UNET)
+    from longvid.modules import motion_unet, new_motion_adapter
+
+    still = motion_unet(base, new_motion_adapter(base, num_heads=2, max_num_frames=8))
+    pipe = tiny.harivo(unet=still, mapping_network=None)
+    options = {"num_frames": 6, "mg_scale": 0.0}
+    prompts = [PROMPT, "a blue square"]
+    story = frames(chunks(pipe, seeded, prompt=prompts, frames_per_prompt=[2, 4], **options))
+    first, second = (frames(chunks(pipe, seeded, prompt=prompt, **options)) for prompt in prompts)
+    torch.testing.assert_close(story, torch.cat([first[:, :, :2], second[:, :, 2:]], dim=2), atol=1e-5, rtol=1e-5)
+
+
+def test_one_video_of_a_batch_is_the_video_made_alone(pipe, seeded):
+    prompts = [PROMPT, "a blue square"]
+    together = frames(chunks(pipe, seeded, prompt=prompts, generator=[seeded(0), seeded(1)], num_frames=8))
+    for index, prompt in enumerate(prompts):
+        alone = frames(chunks(pipe, seeded, prompt=prompt, generator=seeded(index), num_frames=8))
+        torch.testing.assert_close(together[index : index + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_other_schedulers_and_kinds_of_prediction_work_with_both_strategies(seeded, kind):
+    scheduler = EulerAncestralDiscreteScheduler(**tiny.BETAS, prediction_type=kind)
+    pipe = tiny.harivo(scheduler=scheduler)
+    for strategy in ("streamed", Joint(mg_scope="video")):
+        made = frames(chunks(pipe, seeded, strategy=strategy))
+        assert made.isfinite().all() and torch.equal(made, frames(chunks(pipe, seeded, strategy=strategy)))
+
+
+def test_the_schedule_of_the_paper_guides_the_first_steps_more_strongly(pipe, seeded):
+    seen = []
+
+    def note(pipe, step, timestep, given):
+        seen.append((int(timestep), pipe.guidance_scale))
+
+    options = {"num_frames": 2, "num_inference_steps": 4, "callback_on_step_end": note}
+    named = frames(chunks(pipe, seeded, guidance_scale={"high": 12.5, "low": 7.5}, **options))
+    assert seen == [(751, 12.5), (501, 7.5), (251, 7.5), (1, 7.5)]
+    assert torch.equal(named, frames(chunks(pipe, seeded, guidance_scale=GuidanceSchedule(), **options)))
+    constant = [frames(chunks(pipe, seeded, guidance_scale=scale, **options)) for scale in (12.5, lambda t: 12.5)]
+    assert torch.equal(*constant) and not torch.equal(named, constant[0])
+
+
+def test_the_mitigating_gradient_may_have_a_schedule_a_limit_and_both_sides(pipe, seeded):
+    options = [{}, {"mg_scale": {"high": 5.0, "low": 0.0}}, {"mg_max_ratio": 0.001}, {"mg_two_sided": True}]
+    made = [frames(chunks(pipe, seeded, num_frames=6, **each)) for each in options]
+    assert all(not torch.equal(made[0], other) for other in made[1:])
+
+
+def test_it_is_saved_and_loaded_with_all_its_parts(pipe, seeded, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    loaded = LongVideoPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert type(loaded) is HARIVOPipeline and loaded.config["window_size"] == 6
+    assert torch.equal(frames(chunks(loaded, seeded)), frames(chunks(pipe, seeded)))
+    assert loaded.fingerprint() == pipe.fingerprint()
+
+
+def test_half_precision_runs_and_gives_finite_frames(seeded):
+    half = tiny.harivo().to(dtype=torch.bfloat16)
+    assert frames(chunks(half, seeded)).isfinite().all()
+
+
+def test_without_a_text_encoder_embeddings_make_the_same_video(pipe, seeded):
+    embeds, negative = pipe.encode_prompt(PROMPT)
+    rest = tiny.harivo(text_encoder=None, tokenizer=None)
+    made = chunks(rest, seeded, prompt=None, prompt_embeds=embeds, negative_prompt_embeds=negative)
+    assert torch.equal(frames(made), frames(chunks(pipe, seeded)))
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mg_scale": -1}, "mg_scale must be a number of at least 0; got -1"),
+        ({"mg_scale": "strong"}, "mg_scale must be a number of at least 0; got 'strong'"),
+        ({"mg_max_ratio": 0}, "mg_max_ratio must be above 0, or None; got 0"),
+        ({"guidance_scale": {"hihg": 3}}, "a guidance schedule has high, low, until, num_train_timesteps; got hihg"),
+        ({"strategy": "both"}, "strategy must be one of streamed, joint, or a WindowStrategy; got 'both'"),
+        ({"strategy": "joint", "num_frames": math.inf}, "use strategy='streamed'"),
+        ({"control": {0: torch.zeros(3, 32, 32)}}, "control needs a ControlNet"),
+        ({"control_scale": -1.0}, "control_scale must be a number of at least 0; got -1"),
+        ({"image": torch.zeros(3, 32, 32)}, "image is shown through an IP-Adapter: call load_ip_adapter first"),
+        ({"image_embeds": [torch.zeros(1, 1, 16)]}, "image_embeds is shown through an IP-Adapter"),
+        (
+            {"resume": StreamState(1, {"latents": torch.zeros(1, 4, 3, 4, 4)}, (1,))},
+            "holds 3 frames to continue; windows",
+        ),
+        ({"num_frames": 0}, "num_frames must be a whole number of at least 1; got 0"),
+        ({"height": 30}, "height must be a multiple of 8 for this model; got 30"),
+        (
+            {"prompt": None, "prompt_embeds": torch.zeros(1, 9, 32)},
+            "frame_tokens read 12 text tokens; prompt_embeds have 9",
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(pipe, options, message):
+    with pytest.raises(ValueError, match=message):
+        pipe.stream(**{"prompt": PROMPT, "num_frames": 6, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window_size": 9}, "have positions for 8 frames: expected a window_size from 1 to 8; got 9"),
+        ({"overlap": 6}, "overlap must be at least 0 and below window_size; got overlap=6, window_size=6"),
+        ({"frame_token_mode": "loop"}, "frame_token_mode must be one of None, slice, interpolate, tile; got 'loop'"),
+        ({"window_size": 8, "frame_token_mode": "slice"}, "tokens for 6 frames; a window of 8 cannot be a slice"),
+        ({"controlnet_input": "clean"}, "controlnet_input must be one of mapped, raw; got 'clean'"),
+        ({"call_defaults": {"mg_alpha": 3}}, "call_defaults must name arguments of the call; got mg_alpha"),
+        ({"vae": tiny.vae()}, "vae was made for another base: it has 8 latent channels, the UNet has 4"),
+    ],
+)
+def test_parts_and_constants_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.harivo(**options)
+
+
+def test_an_unknown_scope_is_refused():
+    with pytest.raises(ValueError, match="mg_scope must be one of window, video; got 'clip'"):
+        Joint(mg_scope="clip")

@@ -14,6 +14,10 @@ from longvid.cli.parser import Parser, nearest
 
 COMMANDS = {
     "generate": "make a video from a prompt, an image or a video",
+    "resume": "go on with a run that was stopped",
+    "reroll": "make one chunk of a run again, with another seed",
+    "extend": "make the video of a run longer",
+    "branch": "begin another run with the first chunks of one, without copying them",
     "enhance": "make the frames of a video anew with a video model, at any length",
     "models": "list the models: what is bundled, what the papers describe",
     "info": "show versions, devices and folders, for bug reports",

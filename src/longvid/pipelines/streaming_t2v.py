@@ -228,6 +228,15 @@ class StreamingT2VPipeline(LongVideoPipeline):
             context["anchor"] = anchor
         return context
 
+    def context_shapes(self, request: VideoRequest) -> dict[str, tuple[int, ...]]:
+        """The last frames, (B, C, overlap, H, W), and the anchor's embedding, (B, E)."""
+        height, width = request.size
+        channels, factor = (self.latent_channels, self.vae_scale_factor) if self.config.context == "latents" else (3, 1)
+        shape = (request.batch_size, channels, self.config.overlap, height // factor, width // factor)
+        if self.apm is None:
+            return {"frames": shape}
+        return {"frames": shape, "anchor": (request.batch_size, cast(Any, self.image_encoder).config.projection_dim)}
+
     # --- inside a chunk ----------------------------------------------------------------------------------------------
 
     def embed_anchor(self, pixels: Tensor) -> Tensor:

@@ -120,14 +120,20 @@ def networks_of(pipe: Any) -> dict[str, nn.Module]:
 
 
 class PeakMemory:
-    """The most memory in use between entering and leaving, in MiB: `host` of this process, `device` if there is one."""
+    """The most memory in use between entering and leaving, in MiB: `host` of this process, `device` if there is one.
 
-    def __init__(self, device: str) -> None:
-        self.on_cuda = device.startswith("cuda")
+    Args:
+        device: "cpu" or "cuda".
+        collect: Whether garbage is collected before, which takes a moment.
+    """
+
+    def __init__(self, device: str, *, collect: bool = True) -> None:
+        self.on_cuda, self.collect = device.startswith("cuda"), collect
         self.host, self.device = 0.0, None
 
     def __enter__(self) -> Self:
-        gc.collect()
+        if self.collect:
+            gc.collect()
         if self.on_cuda:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()

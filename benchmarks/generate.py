@@ -32,7 +32,9 @@ class Timing:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure and report."""
     options = parser(__doc__, repeats=3)
-    options.add_argument("--sizes", nargs="+", type=picture_size, help="256 or 1280x720; what the networks are made for")
+    options.add_argument(
+        "--sizes", nargs="+", type=picture_size, help="256 or 1280x720; what the networks are made for"
+    )
     options.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32"])
     options.add_argument("--modes", nargs="+", choices=MODES, default=["eager"], help="eager, or pipe.optimize(...)")
     options.add_argument("--windows", type=int, default=3, help="windows of a video; a frame is one for ART-V")

@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     options.add_argument("--windows", nargs="+", type=int, default=[2, 8, 32], help="lengths, in windows")
     options.add_argument("--size", type=picture_size, help="256 or 1280x720; what the networks are made for")
     options.add_argument("--dtype", choices=DTYPES, default="float32")
-    options.add_argument("--steps", type=int, default=2, help="denoising steps of a window; memory hardly depends on it")
+    options.add_argument(
+        "--steps", type=int, default=2, help="denoising steps of a window; memory hardly depends on it"
+    )
     options.add_argument("--in-process", action="store_true", help="all in this process: quick, and less exact")
     options.add_argument("--worker", nargs=2, metavar=("METHOD", "WINDOWS"), help=argparse.SUPPRESS)
     args = settled(options.parse_args(argv))
@@ -62,7 +64,10 @@ def compared(short: dict[str, float], long: dict[str, float]) -> dict[str, float
     """The longest video beside the shortest: ratio of frames and of peaks, and what a further frame costs."""
     frames = long["frames"] - short["frames"]
     ratios = {key: long[key] / short[key] for key in ("frames", "peak MiB", "device MiB") if key in short}
-    return {**ratios, "KiB per further frame": (long["peak MiB"] - short["peak MiB"]) * 1024 / frames if frames else 0.0}
+    return {
+        **ratios,
+        "KiB per further frame": (long["peak MiB"] - short["peak MiB"]) * 1024 / frames if frames else 0.0,
+    }
 
 
 def _measure(method: str, windows: int, args: argparse.Namespace) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def build(method: str, scale: str, *, device: str = "cpu", dtype: torch.dtype = 
         scale: "paper", "tiny" (grown from the bundled models; `longvid/art-v-tiny` itself for ART-V) or "toy".
     """
     torch.manual_seed(0)
-    with _made_on(device, dtype):
+    with made_on(device, dtype):
         pipe = _TINY[method]() if scale == "tiny" else _BUILDERS[method](scale)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
@@ -235,7 +235,7 @@ def _ddim(scheduler: Any = None) -> DDIMScheduler:
 
 
 @contextmanager
-def _made_on(device: str, dtype: torch.dtype) -> Iterator[None]:
+def made_on(device: str, dtype: torch.dtype) -> Iterator[None]:
     """Let new weights be made on a device and in a dtype at once."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     options.add_argument("--size", type=picture_size, help="256 or 1280x720; what the networks are made for")
     options.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32"])
     options.add_argument("--mode", choices=("eager", "exact", "fast", "max"), default="eager")
-    options.add_argument("--branches", type=int, default=2, help="guidance branches in one batch; twice as many for ART-V")
+    options.add_argument(
+        "--branches", type=int, default=2, help="guidance branches in one batch; twice as many for ART-V"
+    )
     options.add_argument("--matrix", type=int, help="side of the square matrices; 8192 with CUDA, 1024 without")
     args = settled(options.parse_args(argv))
     report = Report("roofline", args)

@@ -228,7 +228,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         if window.overlap:
             known, noise = state.context["latents"].to(self._device), self._tail(window, request, state.keys)
         joining = Joining(
-            clip=partial(self.clip, conditions=conditions),
+            clip=lambda part: self._replayed(self.clip(part, conditions=conditions)),
             mitigate=partial(self._mitigate, request=request),
             size=self.config["window_size"],
             overlap=self.config["overlap"],

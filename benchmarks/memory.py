@@ -35,10 +35,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     for method in args.methods:
         rows = []
         for windows in sorted(args.windows):
-            runs = [_measure(method, windows, args) for _ in range(args.repeats)]
+            try:
+                runs = [_measure(method, windows, args) for _ in range(args.repeats)]
+            except RuntimeError as error:  # out of memory, for instance: the other figures stay
+                report.note(str(error))
+                continue
             rows.append({key: min(run[key] for run in runs) for key in runs[0] if runs[0][key] is not None})
             report.add(method=method, windows=windows, **rows[-1])
-        report.add(method=f"{method}, longest to shortest", **compared(rows[0], rows[-1]))
+        if rows:
+            report.add(method=f"{method}, longest to shortest", **compared(rows[0], rows[-1]))
     return report.finish()
 
 

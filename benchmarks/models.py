@@ -95,10 +95,14 @@ def frames_for(pipe: Any, num_windows: int) -> int:
 
 
 def start(pipe: Any, num_frames: int, size: tuple[int, int], steps: int, *, seed: int = 0, **options: Any) -> Iterator:
-    """Begin a stream; what comes in for the enhancer is drawn frame by frame, so it takes no memory."""
-    options |= {"height": size[0], "width": size[1], "num_inference_steps": steps}
+    """Begin a stream; what comes in for the enhancer is drawn frame by frame, so it takes no memory.
+
+    The enhancer makes the steps at low noise only, 0.6 of all; of a single step there would be none, so it gets two.
+    """
+    is_enhancer = isinstance(pipe, longvid.VideoEnhancerPipeline)
+    options |= {"height": size[0], "width": size[1], "num_inference_steps": max(steps, 2) if is_enhancer else steps}
     options["generator"] = torch.Generator().manual_seed(seed)
-    if isinstance(pipe, longvid.VideoEnhancerPipeline):
+    if is_enhancer:
         return pipe.stream(PROMPT, noise_video(num_frames, size, seed), **options)
     return pipe.stream(PROMPT, num_frames=num_frames, **options)
 

@@ -77,7 +77,7 @@ def test_the_programme_for_a_gpu_names_arguments_that_exist(monkeypatch, tmp_pat
     import gpu_all
 
     programs = []
-    monkeypatch.setattr(gpu_all.subprocess, "run", lambda program, timeout: programs.append(program) or Done())
+    monkeypatch.setattr(gpu_all.subprocess, "run", lambda program, **_: programs.append(program) or Done())
     assert gpu_all.main(["--dry-run", "--out", str(tmp_path)]) == 0
     assert [Path(program[1]).name for program in programs] == [f"{job.script}.py" for job in gpu_all.JOBS]
     assert sum(job.limit_s for job in gpu_all.JOBS) > 0

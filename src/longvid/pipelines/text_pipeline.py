@@ -215,6 +215,7 @@ def _stamp(component: Any) -> tuple[Any, ...]:
     """Describe a component so that the description changes when its weights or configuration may have changed."""
     if not isinstance(component, torch.nn.Module):
         return id(component), repr(getattr(component, "config", None))
-    tensors = [*component.parameters(), *component.buffers()]
+    members = ((*part._parameters.values(), *part._buffers.values()) for part in component.modules())  # one walk
+    tensors = [tensor for group in members for tensor in group if tensor is not None]
     versions = sum(0 if tensor.is_inference() else tensor._version for tensor in tensors)
     return id(component), len(tensors), versions, tensors[0].dtype if tensors else None

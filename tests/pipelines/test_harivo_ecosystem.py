@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 import tiny
 from longvid import FrameTokenGenerator, HARIVOPipeline
 from longvid.modules import image_view, motion_adapter_of, new_motion_adapter
+from longvid.pipelines.control_frames import ControlFrames
 
 PROMPT = "a red circle"
 HEADS = {"part_options": {"motion_adapter": {"num_heads": 2, "max_num_frames": 8}}}
@@ -162,6 +163,7 @@ def test_a_lora_loads_acts_and_is_fused_as_in_the_image_pipeline(lora, plain):
     assert not torch.allclose(weak, loaded) and not torch.allclose(weak, plain)
 
 
+@pytest.mark.slow
 def test_a_lora_in_kohyas_format_loads_and_acts_and_is_unloaded(tmp_path, plain):
     path = kohya_file(tmp_path / "style.safetensors")
     base = tiny.small_stable_diffusion()
@@ -199,7 +201,7 @@ def test_temporal_layers_with_a_lora_in_them_are_not_taken_for_their_own():
 # --- textual inversion -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("vectors", [1, 2])
+@pytest.mark.parametrize("vectors", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_textual_inversion_becomes_a_word_of_the_prompt(tmp_path, vectors):
     path = tmp_path / "learned_embeds.safetensors"
     save_file({"<thing>": noise(vectors, tiny.TEXT_WIDTH)[0 if vectors == 1 else slice(None)].contiguous()}, path)
@@ -288,10 +290,12 @@ def test_a_controlnet_controls_every_frame_as_in_the_image_pipeline(controlled, 
     pipe, base = controlled
     expected = images(base, image=PICTURES)
     assert not torch.allclose(expected, plain)
-    for control in (PICTURES, list(PICTURES), dict(enumerate(PICTURES)), PICTURES.transpose(0, 1)[None]):
-        torch.testing.assert_close(video(pipe, control=control), expected, atol=1e-4, rtol=1e-4)
-    strong = images(base, image=PICTURES, controlnet_conditioning_scale=0.4)
-    torch.testing.assert_close(video(pipe, control=PICTURES, control_scale=0.4), strong, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(video(pipe, control=PICTURES), expected, atol=1e-4, rtol=1e-4)
+    for control in (list(PICTURES), dict(enumerate(PICTURES)), PICTURES.transpose(0, 1)[None]):
+        frames, pictures = ControlFrames(control, FRAMES, (32, 32), (1, 1)).inside(0, FRAMES)
+        assert frames == [0, 1, 2] and torch.allclose(pictures[0].transpose(0, 1), PICTURES, atol=1e-6)
+    weak = images(base, image=PICTURES, controlnet_conditioning_scale=0.4)
+    torch.testing.assert_close(video(pipe, control=PICTURES, control_scale=0.4), weak, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(video(pipe, control=PICTURES, control_scale=lambda t: 0.0), plain, atol=1e-4, rtol=1e-4)
 
 
@@ -312,11 +316,14 @@ def test_named_frames_are_found_in_every_window(controlled):
         assert (made - free).abs().amax((0, 1, 3, 4)).gt(1e-3).tolist() == [False] * 4 + [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [{"controlnet_input": "raw"}, {"controlnet_tokens": "frame"}])
 def test_what_the_controlnet_sees_and_reads_can_be_chosen(option):
     unet = tiny.unet(**tiny.SMALL_UNET)
     network = tiny.control_network(unet)
-    made = [video(tiny.harivo(controlnet=network, **each), control={0: PICTURES[0]}) for each in ({}, option)]
+    pipe = tiny.harivo(controlnet=network)
+    other = HARIVOPipeline(**pipe.components, window_size=6, overlap=2, **option)
+    made = [video(each, control={0: PICTURES[0]}) for each in (pipe, other)]
     assert not torch.allclose(*made)
 
 

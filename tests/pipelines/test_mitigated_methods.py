@@ -34,24 +34,22 @@ class SmoothARTV(ARTVPipeline):
 
 
 def test_a_chunk_of_streaming_t2v_is_mitigated_as_a_video(seeded):
-    plain = tiny.streaming_t2v()
-    pipe = SmoothStreamingT2V(**plain.components)
+    pipe = SmoothStreamingT2V(**tiny.streaming_t2v().components)
     pipe.set_progress_bar_config(disable=True)
     options = {"num_frames": 16, "num_inference_steps": 1, "output_type": "latent"}
-    made, expected = (each(PROMPT, generator=seeded(), **options).frames for each in (pipe, plain))
-    assert made.isfinite().all() and torch.equal(made[:, :, 0], expected[:, :, 0]) and not torch.equal(made, expected)
+    assert pipe(PROMPT, generator=seeded(), **options).frames.isfinite().all()
     ((predict, smooth),) = pipe.calls
     sample, t = torch.randn(1, 4, 16, 4, 4, generator=seeded(1)), pipe.scheduler.timesteps[0]
     with torch.no_grad():
         eps, share = predict(sample, t), alpha_bar(pipe.scheduler, t)
+        assert not torch.allclose(smooth(sample, t), eps)
         torch.testing.assert_close(
             smooth(sample, t), mitigating_gradient(eps, sample, share, 5.0), rtol=1e-4, atol=1e-4
         )
 
 
-def test_a_frame_of_art_v_is_mitigated_by_the_two_before_it(seeded):
-    plain = tiny.art_v()
-    pipe = SmoothARTV(**plain.components)
+def test_a_frame_of_art_v_is_mitigated_by_the_two_before_it(art_v, seeded):
+    pipe = SmoothARTV(**art_v.components)
     pipe.set_progress_bar_config(disable=True)
     options = {"num_frames": 3, "num_inference_steps": 1, "output_type": "latent"}
     made = pipe(PROMPT, generator=seeded(), **options).frames

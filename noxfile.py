@@ -23,9 +23,10 @@ def types(session):
 
 @nox.session
 def tests(session):
-    """Run the default tests; `nox -s tests -- -m slow` runs the slow ones."""
+    """Run the default tests in two processes of one thread; `nox -s tests -- -m slow` runs the slow ones."""
     session.install(".[test]")
-    session.run("pytest", *session.posargs)
+    env = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    session.run("pytest", "--numprocesses=2", "--dist=loadfile", *session.posargs, env=env)
 
 
 @nox.session
@@ -44,7 +45,7 @@ def docs(session):
 
 @nox.session
 def examples(session):
-    """Run the notebook (its outputs are checked, not rewritten) and every script."""
+    """Run every notebook (its outputs are checked, not rewritten) and every script."""
     session.install(".[notebook]")
     session.run("python", "examples/run_all.py", *session.posargs)
 

@@ -17,10 +17,11 @@ MAY_IMPORT = {
     "bundled": set(),
     "modules": {"video"},
     "samplers": {"video"},
-    "metrics": {"video"},
+    "metrics": {"bundled", "conversion", "video"},  # conversion: the one place that opens a pickle
     "sprites": {"video"},
     "pipelines": {"bundled", "modules", "samplers", "video"},
     "conversion": {"pipelines", "bundled", "modules", "samplers", "video"},
+    "runs": {"pipelines", "video"},
     "training": {"pipelines", "sprites", "bundled", "modules", "samplers", "video"},
 }
 EVERY_ROOM = {*MAY_IMPORT, "cli"}

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .pipelines.harivo import HARIVOPipeline as HARIVOPipeline
     from .pipelines.loading import LoadablePipeline as LoadablePipeline
     from .pipelines.streaming_t2v import StreamingT2VPipeline as StreamingT2VPipeline
+    from .runs.run import Run as Run
     from .samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler as DPMPP2SAncestralScheduler
     from .samplers.guidance import guided as guided
     from .samplers.guidance_schedule import GuidanceSchedule as GuidanceSchedule
@@ -66,6 +67,7 @@ _HOMES = {
     "MappingNetwork": ".modules.mapping_network",
     "MaskedDiffusionModel": ".modules.masked_diffusion",
     "ModelMixin": "diffusers",
+    "Run": ".runs.run",
     "SchedulerMixin": "diffusers",
     "StreamState": ".video.state",
     "StreamingT2VPipeline": ".pipelines.streaming_t2v",
@@ -86,7 +88,7 @@ _HOMES = {
     "plan_windows": ".video.windows",
     "read_video": ".video.io",
 }
-_ROOMS = ("bundled", "cli", "conversion", "modules", "pipelines", "samplers", "sprites", "training", "video")
+_ROOMS = ("bundled", "cli", "conversion", "modules", "pipelines", "runs", "samplers", "sprites", "training", "video")
 
 
 def __getattr__(name: str) -> Any:

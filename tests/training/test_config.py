@@ -13,11 +13,11 @@ from longvid.cli.train import find_config, shipped_configs
 from longvid.modules import count_parameters
 from longvid.training.art_v import build_networks
 from longvid.training.clip import build_clip
-from longvid.training.config import ARTVSettings, BaseSettings, check_art_v, check_base
+from longvid.training.config import ARTVSettings, BaseSettings, HARIVOSettings, check_art_v, check_base
 from longvid.training.unet import build_unet
 from longvid.training.vae import build_vae
 
-SCHEMAS = {"base": BaseSettings, "art-v": ARTVSettings}
+SCHEMAS = {"base": BaseSettings, "art-v": ARTVSettings, "harivo": HARIVOSettings}
 
 
 def shipped(name):
@@ -25,7 +25,11 @@ def shipped(name):
 
 
 def test_a_tiny_and_a_paper_size_config_ship_for_each_run():
-    assert shipped_configs() == ["art-v-paper", "art-v-tiny", "art-v-tiny-further", "base-paper", "base-tiny"]
+    table_1 = [f"harivo-tiny-{row}" for row in ("baseline", "losses", "mapping", "mitigating", "tokens")]
+    assert shipped_configs() == [
+        "art-v-paper", "art-v-tiny", "art-v-tiny-further", "base-paper", "base-tiny", "harivo-paper", "harivo-tiny",
+        *table_1,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

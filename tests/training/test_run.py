@@ -92,6 +92,20 @@ def test_a_run_that_is_stopped_after_every_step_ends_in_the_same_weights(base, t
     assert same(tmp_path / "again", base)
 
 
+def test_the_unet_of_a_base_is_trained_further_with_its_vae_and_clip(base, tmp_path):
+    words, output = [*SMALL_BASE, "unet.min_weight=0.2", "unet.num_steps=2"], tmp_path / "further"
+    stopped = records("base", words, base=base, output=output)
+    next(stopped)
+    stopped.close()
+    assert [(r.stage, r.step) for r in records("base", words, base=base, output=output)] == [("unet", 2)]
+    before, after = weights(base), weights(output)
+    assert before.keys() == after.keys()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"unet"}
+    with pytest.raises(ValueError, match="'longvid/art-v-tiny' has no clip"):
+        next(records("base", words, base="longvid/art-v-tiny", output=tmp_path / "other"))
+
+
 def test_art_v_grows_from_the_base_and_can_be_stopped(base, tmp_path):
     output = tmp_path / "art-v"
     stopped = records("art-v", SMALL_ART_V, base=base, output=output)

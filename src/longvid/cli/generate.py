@@ -26,12 +26,21 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
     settings = _read_settings(arguments, [*arguments.words, *rest])
     if not settings.prompt:
         parser.error('expected a prompt, such as "a red circle moving right"')
-    paths = check_outputs(settings.output)
+    in_folder = arguments.run_dir is not None
+    if in_folder or arguments.keep_states or arguments.chunk_frames:
+        from longvid.cli.run_job import RunJob, check_generate_arguments
+
+        check_generate_arguments(arguments, settings.output)
+    paths = None if in_folder else check_outputs(settings.output)
     settings.call_arguments()
     image = _open_image(settings.image)
     _check_sources(settings)
     earlier = read_record(arguments.from_json) if arguments.from_json else None
     with Interrupts() as interrupts:
+        if paths is None:
+            run_job = RunJob(settings, arguments, interrupts)
+            run_job.load(image, None)
+            return run_job.make()
         job = Job(settings, paths, interrupts, command=arguments.command, quiet=arguments.quiet, debug=arguments.debug)
         job.load(image, earlier)
         code = job.make()

@@ -7,6 +7,7 @@ from typing import Any
 
 from longvid.cli.parser import Parser, at_least, guidance, one_of
 from longvid.cli.request import DEFAULT_MODEL
+from longvid.cli.run_options import RUN_OPTIONS, add_generate_arguments
 
 EXAMPLES = """\
 examples:
@@ -17,6 +18,7 @@ examples:
   longvid generate "a red circle moving right" --show-masks masks.png --scheduler ddim num_inference_steps=30
   longvid generate --config run.yaml output.crf=12 scheduler.options.eta=0.5
   longvid generate --from-json demo.json --output again.mp4
+  longvid generate "a red circle moving right" --num-frames 2400 --run-dir runs/circle
 
 Any setting can stand in the YAML file of --config, as an option, or as a word key=value:
 prompt, negative_prompt, image, video, model, seed, num_frames, frames_per_prompt, height, width,
@@ -47,12 +49,13 @@ def make_parser(prog: str, summary: str) -> Parser:
     _add_sampling(parser.add_argument_group("how (default: what the model recommends)"))
     _add_output(parser.add_argument_group("output"))
     _add_run(parser.add_argument_group("run"))
+    add_generate_arguments(parser.add_argument_group("long runs, in a folder (longvid resume, reroll, extend, branch)"))
     return parser
 
 
 def option_values(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given as options, by dotted key."""
-    others = ("words", "config", "from_json", "json", "quiet", "command", "debug")
+    others = ("words", "config", "from_json", "json", "quiet", "command", "debug", *RUN_OPTIONS)
     return {key: value for key, value in vars(arguments).items() if key not in others}
 
 

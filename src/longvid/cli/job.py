@@ -58,7 +58,7 @@ class Job:
             quiet_libraries()
         self.fps = DEFAULT_FPS if settings.output.fps is None else settings.output.fps
         self.writer = _open_writer(self.paths.video, settings, self.fps)
-        self.pipe = _load(settings, self.pipeline_kind)
+        self.pipe = load_model(settings, self.pipeline_kind)
         self._warn_unknown_words()
         self.call = self._call_arguments(image)
         request = self.pipe.check_inputs(type(self.pipe).stream.request_type(**self.call))
@@ -200,7 +200,13 @@ class Job:
             warn(f"{model} never learned these words: {', '.join(self.unknown)}{hint}")
 
 
-def _load(settings: Any, kind: str) -> Any:
+def load_model(settings: Any, kind: str) -> Any:
+    """Load the model that settings name, with their scheduler.
+
+    Args:
+        settings: With `model`, `device`, `dtype` and `scheduler`.
+        kind: The public class of longvid that loads it.
+    """
     from longvid.cli.schedulers import make_scheduler
 
     pipe = load_pipeline(settings.model, device=settings.device, dtype=settings.dtype, kind=kind)

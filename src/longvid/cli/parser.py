@@ -34,6 +34,12 @@ class Parser(argparse.ArgumentParser):
                 option = word.split("=")[0]
                 self.error(f"unknown option {option!r}{nearest(option, self._option_string_actions)}")
 
+    def check_no_rest(self, words: Sequence[str]) -> None:
+        """Leave with an error if there are words that no argument took."""
+        self.check_unknown(words)
+        if words:
+            self.error(f"expected no further words; got {words[0]!r}")
+
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Wide enough for the option and its value in one column, the explanation in the next."""

@@ -23,16 +23,17 @@ class FrameBar:
 
     Args:
         num_frames: Frames of the whole video.
+        done: How many of them there are already.
         disable: Whether nothing is drawn.
     """
 
-    def __init__(self, num_frames: int, *, disable: bool = False):
+    def __init__(self, num_frames: int, *, done: int = 0, disable: bool = False):
         terminal = sys.stderr.isatty()
         self._bar = _Bar(
-            total=num_frames, unit="frame", bar_format=_FORMAT, dynamic_ncols=True, disable=disable, leave=True,
+            total=num_frames, initial=done, unit="frame", bar_format=_FORMAT, dynamic_ncols=True, disable=disable, leave=True,
             mininterval=0.1 if terminal else 10.0, maxinterval=float("inf"), file=sys.stderr,
         )  # fmt: skip
-        self._num_done = 0
+        self._num_done = done
         self._window_size = 1
         self._drawn = time.monotonic()
 

@@ -22,7 +22,10 @@ EXAMPLES = """\
 examples:
   longvid train base --output models/base-tiny
   longvid train art-v --base models/base-tiny --output models/art-v-tiny num_steps=1000
+  longvid train harivo --config harivo-tiny-baseline --output models/harivo-baseline
   longvid train art-v --config my.yaml --data clips/ --output models/waves optimizer.learning_rate=3e-4
+  longvid train video-base --output models/video-base-tiny
+  longvid train streaming-t2v --base models/video-base-tiny --output models/streaming-t2v-tiny
   longvid train art-v --config art-v-paper --show-config
 """
 
@@ -36,12 +39,14 @@ def make_parser(prog: str, summary: str) -> Parser:
         description=f"longvid train: {summary}.\n\n{ABOUT}",
         epilog=epilog,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="base (VAE, CLIP, image UNet) or art-v")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="base (VAE, CLIP, image UNet), art-v, harivo, video-base or streaming-t2v"
+    )
     parser.add_argument("words", metavar="key=value", nargs="*", default=[], help="changes to the settings")
     parser.add_argument("--config", metavar="NAME|FILE", help="a config that ships, or a YAML file")
     parser.add_argument("--output", metavar="FOLDER", help="where checkpoints and the model go (the setting `output`)")
     parser.add_argument("--data", metavar="FOLDER|CSV", help="your own captioned videos (the setting `data.path`)")
-    parser.add_argument("--base", metavar="MODEL", help="art-v: the image model to start from (the setting `base`)")
+    parser.add_argument("--base", metavar="MODEL", help="the model to start from (the setting `base`)")
     parser.add_argument(
         "--log", metavar="FILE", help="a line of JSON every --log-every steps (OUTPUT/training/log.jsonl)"
     )
@@ -66,8 +71,6 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
     recipe = RECIPES[arguments.recipe]
     given = {"output": arguments.output, "data.path": arguments.data, "base": arguments.base}
     options = {key: value for key, value in given.items() if value is not None}
-    if "base" in options and arguments.recipe != "art-v":
-        parser.error("--base goes with art-v; the recipe base starts from nothing")
     file = find_config(arguments.config) if arguments.config else None
     settings = merge_settings(recipe.schema, file=file, overrides=overrides, options=options)
     if arguments.show_config:

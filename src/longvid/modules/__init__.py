@@ -7,6 +7,7 @@ from .conditioning_ablations import AddedConditioning, ConcatenatedConditioning
 from .counting import count_multiply_adds, count_parameters
 from .frame_tokens import FrameTokenGenerator, fit_tokens, frame_context
 from .image_preprocessing import clip_pixels
+from .inflation import inflated
 from .mapping_network import MappingNetwork
 from .masked_diffusion import MaskedDiffusionModel, MaskedDiffusionOutput, static_noise
 from .motion_unet import image_view, motion_adapter_of, motion_unet, new_motion_adapter, zero_motion_outputs
@@ -56,6 +57,7 @@ __all__ = [
     "motion_adapter_of",
     "motion_unet",
     "new_motion_adapter",
+    "inflated",
     "static_noise",
     "zero_motion_outputs",
 ]

@@ -243,6 +243,11 @@ class ARTVPipeline(LongVideoPipeline):
         anchor = newest if border else state.context.get("anchor", newest)
         return {"newest": newest, "older": older, "anchor": anchor}
 
+    def context_shapes(self, request: VideoRequest) -> dict[str, tuple[int, ...]]:
+        """Three latents, (B, C, h, w) each."""
+        sides = (size // self.vae_scale_factor for size in request.size)
+        return dict.fromkeys(("newest", "older", "anchor"), (request.batch_size, self.latent_channels, *sides))
+
     # --- inside a frame ----------------------------------------------------------------------------------------------
 
     def _branches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+import longvid
 from longvid.pipelines.checks import check_callback_tensors, check_request, check_resume
 from longvid.pipelines.output import LongVideoPipelineOutput, package
 from longvid.pipelines.request import VideoRequest, collects, streams
@@ -61,7 +63,7 @@ class LongVideoPipeline(TextPipeline):
             raise ValueError("expected prompt_embeds, as this pipeline has no text encoder; got prompt")
         check_callback_tensors(request.callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if request.resume is not None:
-            check_resume(request.resume, request, self.known_fingerprint())
+            check_resume(request.resume, request, self.known_fingerprint(), self.context_shapes(request))
         return request
 
     def encode_conditions(self, request: VideoRequest) -> Any:
@@ -101,14 +103,35 @@ class LongVideoPipeline(TextPipeline):
         """Give the tensors that the next window needs, of constant size, from the finished window's new frames."""
         raise NotImplementedError
 
+    def context_shapes(self, request: VideoRequest) -> dict[str, tuple[int, ...]] | None:
+        """Shapes of the tensors that `next_context` gives, to check saved states by; None leaves them unchecked."""
+        return None
+
     # --- the loop ----------------------------------------------------------------------------------------------------
 
-    def generate(self, request: VideoRequest) -> Iterator[VideoChunk]:
-        """Check a request and start its stream; the keys of its noise are drawn here."""
+    def generate(self, request: VideoRequest, *, keys: tuple[int, ...] | None = None) -> Iterator[VideoChunk]:
+        """Check a request and start its stream; the keys of its noise are drawn here, unless they are known."""
         request = self.check_inputs(request)
-        keys = draw_keys(request.generator) if request.resume is None else request.resume.keys
+        if keys is None:
+            keys = draw_keys(request.generator) if request.resume is None else request.resume.keys
         self._interrupt, self._device = False, self._execution_device
         return self._windows(request, keys)
+
+    def generate_to(self, run_dir: str | os.PathLike[str], *args: Any, **options: Any) -> Any:
+        """Make a video in a run folder, which holds the video, its manifest and all that is needed to go on.
+
+        Args:
+            run_dir: A folder that does not exist yet, or is empty.
+            args: Arguments of the call, such as the prompt.
+            options: Further ones, and those of `longvid.runs.RunOptions` (`fps`, `keep_states`, ...).
+
+        Returns:
+            The finished `Run`; `Run(run_dir).resume(pipe)` goes on with one that was stopped.
+
+        Raises:
+            ValueError: for what cannot be made or kept in a folder, before any work.
+        """
+        return longvid.runs.generate_to(self, run_dir, *args, **options)
 
     def collect(self, request: VideoRequest) -> LongVideoPipelineOutput | tuple:
         """Make all frames of a request and package them."""

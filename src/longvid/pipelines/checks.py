@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,16 +49,49 @@ def check_callback_tensors(names: Sequence[str], known: Sequence[str]) -> None:
         raise ValueError(f"callback_on_step_end_tensor_inputs must be among {list(known)}; got {unknown}")
 
 
-def check_resume(state: StreamState, request: VideoRequest, fingerprint: dict[str, str]) -> None:
-    """Check that a saved state was made by this model and has frames left to make."""
+def check_resume(
+    state: StreamState,
+    request: VideoRequest,
+    fingerprint: dict[str, str],
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> None:
+    """Check that a saved state was made by this model, for videos such as are asked for.
+
+    Args:
+        state: What was loaded.
+        request: What is to be made with it.
+        fingerprint: Of the pipeline.
+        shapes: Of the tensors that a context holds behind the first window; None leaves them unchecked.
+
+    Raises:
+        ValueError: naming what differs.
+    """
     different = sorted(name for name, value in fingerprint.items() if state.fingerprint.get(name, value) != value)
     if different:
         raise ValueError(f"the saved state was made by another model; different: {', '.join(different)}")
     if len(state.keys) not in (1, request.batch_size):
         raise ValueError(f"the saved state holds {len(state.keys)} videos; the request makes {request.batch_size}")
     for name, tensor in state.context.items():
-        if tensor.shape[0] != request.batch_size:
-            raise ValueError(f"the saved {name} holds {tensor.shape[0]} videos; the request makes {request.batch_size}")
+        num_videos = tensor.shape[0] if tensor.ndim else 0
+        if num_videos != request.batch_size:
+            raise ValueError(f"the saved {name} holds {num_videos} videos; the request makes {request.batch_size}")
+    if shapes is not None:
+        _check_context(state, shapes)
+
+
+def _check_context(state: StreamState, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    found = {name: tuple(tensor.shape) for name, tensor in state.context.items()}
+    missing = sorted(shapes.keys() - found.keys()) if state.next_window else []
+    unknown = sorted(found.keys() - shapes.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"a saved state of this model holds {', '.join(sorted(shapes))}; got {', '.join(sorted(found))}"
+        )
+    for name, shape in found.items():
+        if shape != shapes[name]:
+            raise ValueError(f"the saved {name} must have shape {shapes[name]} for this request; got {shape}")
+        if not state.context[name].is_floating_point():
+            raise ValueError(f"the saved {name} must be floating point; got {state.context[name].dtype}")
 
 
 def _check_counts(request: VideoRequest) -> None:

@@ -36,6 +36,11 @@ def draw_keys(generator: torch.Generator | Sequence[torch.Generator] | None) -> 
     return tuple(_draw(each) for each in generator)
 
 
+def keys_of_seed(seed: int) -> tuple[int, ...]:
+    """The keys that a generator with this seed gives: `draw_keys(torch.Generator().manual_seed(seed))`."""
+    return draw_keys(torch.Generator().manual_seed(seed))
+
+
 def window_generator(keys: Sequence[int], index: int) -> torch.Generator | list[torch.Generator]:
     """Give the generator of one window: one for the whole batch if there is one key, else a list, one per video."""
     generators = [torch.Generator().manual_seed(mix(key, index)) for key in keys]

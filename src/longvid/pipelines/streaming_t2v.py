@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -125,6 +126,13 @@ class StreamingT2VPipeline(LongVideoPipeline):
         )
         self.register_to_config(chunk_size=chunk_size, overlap=overlap, context=context, call_defaults=call_defaults)
 
+    @classmethod
+    def from_base(cls, base: str | os.PathLike | DiffusionPipeline, **options: Any) -> Self:
+        """Grow a text-to-video model into a StreamingT2V model with CAM and APM at the identity; see `grow`."""
+        from longvid.pipelines.streaming_t2v_growth import grow
+
+        return cls(**grow(base, **options))
+
     # --- the hooks of the loop ---------------------------------------------------------------------------------------
 
     def check_inputs(self, request: VideoRequest) -> StreamingT2VRequest:
@@ -219,6 +227,15 @@ class StreamingT2VPipeline(LongVideoPipeline):
                 anchor = self.embed_anchor(frames.pixels[:, :, number].clamp(-1, 1))
             context["anchor"] = anchor
         return context
+
+    def context_shapes(self, request: VideoRequest) -> dict[str, tuple[int, ...]]:
+        """The last frames, (B, C, overlap, H, W), and the anchor's embedding, (B, E)."""
+        height, width = request.size
+        channels, factor = (self.latent_channels, self.vae_scale_factor) if self.config.context == "latents" else (3, 1)
+        shape = (request.batch_size, channels, self.config.overlap, height // factor, width // factor)
+        if self.apm is None:
+            return {"frames": shape}
+        return {"frames": shape, "anchor": (request.batch_size, cast(Any, self.image_encoder).config.projection_dim)}
 
     # --- inside a chunk ----------------------------------------------------------------------------------------------
 

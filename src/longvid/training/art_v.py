@@ -15,7 +15,7 @@ from longvid.samplers import alpha_bar, augment, from_epsilon
 from longvid.sprites import MOTIONS, Scene, caption_clip
 from longvid.training.clip import tokenize
 from longvid.training.draws import batch_draws
-from longvid.training.latents import reverse_time
+from longvid.training.latents import reversed_scenes
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 from longvid.training.unet import loss_weight
 
@@ -145,11 +145,7 @@ def art_v_batches(recipe: ARTVRecipe, latents: Tensor, scenes: list[Scene], toke
     frame after the first, where only the text knows the motion, comes up `second_frames` of the time.
     """
     num_clips, num_frames = latents.shape[:2]
-    backwards = [reverse_time(scene) for scene in scenes]
-    backwards = [
-        back if back and back.split == scene.split else None for back, scene in zip(backwards, scenes, strict=True)
-    ]
-
+    backwards = reversed_scenes(scenes)
     weights = torch.tensor([recipe.motion_weights.get(scene.sprites[0].motion, 1.0) for scene in scenes])
 
     def batch_at(index: int) -> Batch:

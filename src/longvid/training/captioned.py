@@ -16,9 +16,12 @@ from longvid.training.art_v import ARTVRecipe
 from longvid.training.clip import CLIP_FRAMES, CLIPRecipe, build_tokenizer, normalise_pixels, tokenize
 from longvid.training.draws import batch_draws
 from longvid.training.frame_store import FrameStore
+from longvid.training.harivo import HARIVORecipe
 from longvid.training.loop import Batch, BatchSource
+from longvid.training.streaming_t2v import StreamingT2VRecipe
 from longvid.training.unet import UNetRecipe
 from longvid.training.vae import VAERecipe
+from longvid.training.video_base import VideoBaseRecipe
 
 MAX_WORDS = 20_000
 CLIP_LENGTH = 77
@@ -47,7 +50,7 @@ def captioned_frames(recipe: VAERecipe, pixels: FrameStore) -> BatchSource:
     def batch_at(index: int) -> Batch:
         draws = batch_draws(recipe.seed, index)
         frames = torch.cat([_one(pixels, clip, draws) for clip in _clips(pixels, recipe.batch_size, draws)])
-        frames = frames.float() / 127.5 - 1
+        frames = _signed(frames)
         return {"frames": frames, "mask": torch.zeros_like(frames[:, :1])}
 
     return batch_at
@@ -115,6 +118,68 @@ def captioned_histories(recipe: ARTVRecipe, latents: FrameStore, tokenizer: CLIP
         }
 
     return batch_at
+
+
+def captioned_windows(recipe: HARIVORecipe, latents: FrameStore, tokenizer: CLIPTokenizer) -> BatchSource:
+    """Windows of `num_frames` consecutive frames of the clips, with their captions, for `HARIVOObjective`."""
+
+    def batch_at(index: int) -> Batch:
+        draws = batch_draws(recipe.seed, index)
+        clips = _clips(latents, recipe.batch_size, draws)
+        videos = [_stretch(latents, clip, recipe.num_frames, draws)[1] for clip in clips]
+        captions = [latents.clips[clip].caption for clip in clips]
+        return {"latents": torch.stack(videos), "input_ids": tokenize(tokenizer, captions)}
+
+    return batch_at
+
+
+def captioned_clips(recipe: VideoBaseRecipe, latents: FrameStore, tokenizer: CLIPTokenizer) -> BatchSource:
+    """Stretches of `num_frames` latents with their clip's caption for `VideoObjective`."""
+
+    def batch_at(index: int) -> Batch:
+        draws = batch_draws(recipe.seed, index)
+        clips = _clips(latents, recipe.batch_size, draws)
+        stretches = [_stretch(latents, clip, recipe.num_frames, draws)[1] for clip in clips]
+        captions = [latents.clips[clip].caption for clip in clips]
+        return {"latents": torch.stack(stretches).transpose(1, 2), "input_ids": tokenize(tokenizer, captions)}
+
+    return batch_at
+
+
+def captioned_chunks(
+    recipe: StreamingT2VRecipe, latents: FrameStore, pixels: FrameStore, tokenizer: CLIPTokenizer
+) -> BatchSource:
+    """Chunks of latents, with the pixels of their context and anchor, for `StreamingT2VObjective`."""
+
+    def batch_at(index: int) -> Batch:
+        draws = batch_draws(recipe.seed, index)
+        clips = _clips(latents, recipe.batch_size, draws)
+        chunks, contexts, anchors = [], [], []
+        for clip in clips:
+            start, stretch = _stretch(latents, clip, recipe.clip_frames, draws)
+            first = start + recipe.anchor_window
+            chunks.append(stretch[recipe.anchor_window :])
+            contexts.append(_signed(pixels.frames(clip, range(first, first + recipe.overlap))).transpose(0, 1))
+            anchors.append(_signed(pixels.frames(clip, [start + _below(recipe.anchor_window, draws)]))[0])
+        return {
+            "latents": torch.stack(chunks).transpose(1, 2),
+            "context": torch.stack(contexts),
+            "anchor": torch.stack(anchors),
+            "input_ids": tokenize(tokenizer, [latents.clips[clip].caption for clip in clips]),
+        }
+
+    return batch_at
+
+
+def _stretch(store: FrameStore, clip: int, length: int, draws: torch.Generator) -> tuple[int, Tensor]:
+    """Consecutive frames of a clip from a random place on: where they start, and they, (length, ...)."""
+    start = _below(store.num_frames(clip) - length + 1, draws)
+    return start, store.frames(clip, range(start, start + length)).float()
+
+
+def _signed(frames: Tensor) -> Tensor:
+    """8-bit frames as pixels in [-1, 1]."""
+    return frames.float() / 127.5 - 1
 
 
 def _clips(store: FrameStore, count: int, draws: torch.Generator) -> list[int]:

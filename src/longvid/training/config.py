@@ -9,10 +9,13 @@ from longvid.sprites import MOTIONS
 from longvid.training.art_v import ARTVRecipe
 from longvid.training.clip import CLIP_FRAMES, CLIPRecipe
 from longvid.training.data import DataOptions
+from longvid.training.harivo import HARIVORecipe
+from longvid.training.harivo_alignment import TARGETS
 from longvid.training.unet import UNetRecipe
 from longvid.training.vae import VAERecipe
 
 SCHEDULERS = ("base", "dpmpp_2s_ancestral")
+HARIVO_SCHEDULERS = ("base", "ddim")
 CALL_DEFAULTS: dict[str, Any] = {
     "num_inference_steps": 8,
     "guidance_scale": 1.7,  # from 3 on, colours drift and sprites vanish
@@ -22,6 +25,7 @@ CALL_DEFAULTS: dict[str, Any] = {
     "num_frames": 64,
 }
 """What the tiny model recommends, chosen on 24 prompts of another seed than that of the published figures."""
+HARIVO_CALL_DEFAULTS: dict[str, Any] = {"num_inference_steps": 12, "guidance_scale": 3.0, "num_frames": 24}
 
 
 @dataclass
@@ -29,11 +33,14 @@ class BaseSettings:
     """What `longvid train base` takes: the recipes of its three stages, and where things come from and go.
 
     Attributes:
+        base: A model of this recipe whose UNet is trained further, as a folder or a bundled name: its VAE and CLIP stay as
+            they are. null trains all three from nothing.
         output: The folder of the model.
         checkpoint_every: Steps between two checkpoints.
         data: Your own videos; without them, the drawn world.
     """
 
+    base: str | None = None
     output: str | None = None
     checkpoint_every: int = 500
     data: DataOptions = field(default_factory=DataOptions)
@@ -65,15 +72,37 @@ class ARTVSettings(ARTVRecipe):
     data: DataOptions = field(default_factory=DataOptions)
 
 
+@dataclass
+class HARIVOSettings(HARIVORecipe):
+    """What `longvid train harivo` takes: the recipe, the model it starts from, and where things come from and go.
+
+    Attributes:
+        base: A text-to-image model of the Stable Diffusion kind, which stays as it is: a bundled name, a folder or a hub
+            id.
+        output: The folder of the model.
+        checkpoint_every: Steps between two checkpoints.
+        scheduler: What the model is saved with: "base", the scheduler of the image model, or the paper's "ddim".
+        call_defaults: Call arguments that the model recommends, such as `num_inference_steps`.
+        data: Your own videos; without them, the drawn world.
+    """
+
+    base: str = "longvid/base-tiny"
+    output: str | None = None
+    checkpoint_every: int = 500
+    scheduler: str = "base"
+    call_defaults: dict[str, Any] = field(default_factory=lambda: dict(HARIVO_CALL_DEFAULTS))
+    data: DataOptions = field(default_factory=DataOptions)
+
+
 def check_base(settings: BaseSettings) -> None:
     """Find settings that cannot work together before any work is done.
 
     Raises:
         ValueError: with the first one.
     """
-    _check_data(settings.data, 2 ** (len(settings.vae.channels) - 1), max(CLIP_FRAMES) + 1)
+    check_data(settings.data, 2 ** (len(settings.vae.channels) - 1), max(CLIP_FRAMES) + 1)
     for name, recipe in (("vae", settings.vae), ("clip", settings.clip), ("unet", settings.unet)):
-        _check_steps(recipe.num_steps, f"{name}.num_steps")
+        check_steps(recipe.num_steps, f"{name}.num_steps")
     if settings.data.path is None and settings.clip.tokenizer is not None:
         raise ValueError(
             "clip.tokenizer goes with your own data: the drawn world's captions have a tokenizer of their own"
@@ -86,8 +115,8 @@ def check_art_v(settings: ARTVSettings) -> None:
     Raises:
         ValueError: with the first one.
     """
-    _check_data(settings.data, 1, 2)
-    _check_steps(settings.num_steps, "num_steps")
+    check_data(settings.data, 1, 2)
+    check_steps(settings.num_steps, "num_steps")
     if settings.scheduler not in SCHEDULERS:
         raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}; got {settings.scheduler!r}")
     unknown = sorted(set(settings.motion_weights) - set(MOTIONS))
@@ -100,7 +129,53 @@ def check_art_v(settings: ARTVSettings) -> None:
             raise ValueError(f"{name} is a share of the samples, in [0, 1]; got {getattr(settings, name)}")
 
 
-def _check_data(data: DataOptions, multiple: int, min_frames: int) -> None:
+def check_harivo(settings: HARIVOSettings) -> None:
+    """Find settings that cannot work together before any work is done.
+
+    Raises:
+        ValueError: with the first one.
+    """
+    check_data(settings.data, 1, 2)
+    check_steps(settings.num_steps, "num_steps")
+    if settings.scheduler not in HARIVO_SCHEDULERS:
+        raise ValueError(f"scheduler must be one of {', '.join(HARIVO_SCHEDULERS)}; got {settings.scheduler!r}")
+    reach = settings.networks.motion_max_frames
+    if not 2 <= settings.num_frames <= reach:
+        raise ValueError(
+            f"num_frames must be at least 2 and at most networks.motion_max_frames={reach}, where the positions of the"
+            f" temporal layers end; got {settings.num_frames}"
+        )
+    if not 0 <= settings.drop_text <= 1:
+        raise ValueError(f"drop_text is a share of the samples, in [0, 1]; got {settings.drop_text}")
+    if settings.timestep_power < 0:
+        raise ValueError(f"timestep_power must be at least 0; got {settings.timestep_power}")
+    for name in ("trs", "dc", "reg"):
+        if getattr(settings, name).weight < 0:
+            raise ValueError(f"{name}.weight must be at least 0; got {getattr(settings, name).weight}")
+    if settings.reg.num_frames is not None and settings.reg.num_frames < 1:
+        raise ValueError(f"reg.num_frames must be at least 1, or null for all; got {settings.reg.num_frames}")
+    _check_alignment(settings)
+
+
+def _check_alignment(settings: HARIVOSettings) -> None:
+    alignment = settings.alignment
+    if alignment.num_steps < 0:
+        raise ValueError(f"alignment.num_steps must be at least 0; got {alignment.num_steps}")
+    if alignment.target not in TARGETS:
+        raise ValueError(f"alignment.target must be one of {', '.join(TARGETS)}; got {alignment.target!r}")
+    if alignment.num_steps and settings.data.path is not None:
+        raise ValueError(
+            "the alignment needs the drawn world, which can say where its sprites are; with your own videos set"
+            " alignment.num_steps=0"
+        )
+    if alignment.num_steps and not settings.networks.tokens_per_frame:
+        raise ValueError(
+            "the alignment teaches frame tokens, and networks.tokens_per_frame is 0: set alignment.num_steps=0"
+        )
+
+
+def check_data(data: DataOptions, multiple: int, min_frames: int) -> None:
+    """Refuse a size or rate that the drawn world has not, sides that are no multiples, and clips that are too short."""
     from longvid.sprites import FPS, SIZE
 
     size = (data.height, data.width)
@@ -117,6 +192,7 @@ def _check_data(data: DataOptions, multiple: int, min_frames: int) -> None:
         raise ValueError(f"data.min_frames must be at least {min_frames}; got {data.min_frames}")
 
 
-def _check_steps(num_steps: int, name: str) -> None:
+def check_steps(num_steps: int, name: str) -> None:
+    """Refuse a training of no step."""
     if num_steps < 1:
         raise ValueError(f"{name} must be at least 1; got {num_steps}")

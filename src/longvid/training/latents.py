@@ -65,3 +65,9 @@ def reverse_time(scene: Scene) -> Scene | None:
         return None
     sprites = tuple(replace(s, motion=REVERSED_MOTION.get(s.motion, s.motion)) for s in scene.sprites)
     return replace(scene, sprites=sprites)
+
+
+def reversed_scenes(scenes: list[Scene]) -> list[Scene | None]:
+    """Every scene with time reversed; None where the world has no words for that, or they belong to the other split."""
+    backwards = [reverse_time(scene) for scene in scenes]
+    return [back if back and back.split == scene.split else None for back, scene in zip(backwards, scenes, strict=True)]

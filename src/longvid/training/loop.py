@@ -18,6 +18,7 @@ from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 _STEP = re.compile(r"step-(\d+)")
 
@@ -32,6 +33,7 @@ class OptimizerOptions:
 
     Attributes:
         lr_schedule: A schedule of diffusers, such as "constant", "constant_with_warmup" or "cosine".
+        min_learning_rate: Where the schedule has its zero.
         max_grad_norm: Longer gradients are shortened to this norm; 0 leaves them.
         ema_decay: Decay of the averaged weights; 0 keeps no average.
         gradient_accumulation_steps: Micro-batches per optimizer step and process.
@@ -41,6 +43,7 @@ class OptimizerOptions:
 
     learning_rate: float = 1e-4
     lr_schedule: str = "constant_with_warmup"
+    min_learning_rate: float = 0.0
     warmup_steps: int = 100
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
@@ -122,9 +125,7 @@ def train(
     if not parameters:
         raise ValueError("expected at least one parameter that requires a gradient in the objective; got none")
     optimizer = torch.optim.AdamW(parameters, options.learning_rate, options.betas, weight_decay=options.weight_decay)
-    schedule = get_scheduler(
-        options.lr_schedule, optimizer, num_warmup_steps=options.warmup_steps, num_training_steps=num_steps
-    )
+    schedule = _schedule(optimizer, options, num_steps)
     if options.gradient_checkpointing:
         _checkpoint_gradients(objective)
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
@@ -183,6 +184,17 @@ def latest_checkpoint(checkpoint_dir: str | Path) -> Path | None:
         int(match[1]): path for path in Path(checkpoint_dir).glob("step-*") if (match := _STEP.fullmatch(path.name))
     }
     return found[max(found)] if found else None
+
+
+def _schedule(optimizer: torch.optim.Optimizer, options: OptimizerOptions, num_steps: int) -> Any:
+    """The schedule of diffusers, between the smallest learning rate and the largest."""
+    schedule = get_scheduler(
+        options.lr_schedule, optimizer, num_warmup_steps=options.warmup_steps, num_training_steps=num_steps
+    )
+    if options.min_learning_rate == 0:
+        return schedule
+    lowest = options.min_learning_rate / options.learning_rate
+    return LambdaLR(optimizer, [lambda step, f=f: lowest + (1 - lowest) * f(step) for f in schedule.lr_lambdas])
 
 
 def _accumulate(

@@ -1,4 +1,4 @@
-"""The two training runs, stage after stage: `base` (VAE, CLIP, image UNet) and `art-v`, each leaving a pipeline folder."""
+"""The training runs, stage after stage: `base`, `art-v`, and those of the other methods, each leaving a pipeline folder."""
 
 from __future__ import annotations
 
@@ -15,47 +15,51 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from longvid import bundled
 from longvid.pipelines.art_v import ARTVPipeline
 from longvid.pipelines.image_model import load_image_model
 from longvid.pipelines.sources import hub_index, local_source, read_index
 from longvid.pipelines.tokenizers import load_tokenizer
 from longvid.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
-from longvid.sprites import Scene
 from longvid.training import captioned
 from longvid.training.art_v import ARTVObjective, art_v_batches, network_options
 from longvid.training.clip import CLIPObjective, CLIPRecipe, build_clip, build_tokenizer, clip_batches, tokenize
-from longvid.training.config import ARTVSettings, BaseSettings, check_art_v, check_base
+from longvid.training.config import ARTVSettings, BaseSettings, HARIVOSettings, check_art_v, check_base
+from longvid.training.config_video import StreamingT2VSettings, VideoBaseSettings
 from longvid.training.data import DataOptions, find_clips
-from longvid.training.frame_store import FrameStore, latent_store, pixel_store
-from longvid.training.latents import latent_cache, training_scenes
+from longvid.training.frame_store import FrameStore, pixel_store
+from longvid.training.latent_sources import BETAS, drawn_latents, own_latents
 from longvid.training.loop import TrainingRecord
+from longvid.training.run_harivo import run_harivo
+from longvid.training.run_video import run_streaming_t2v, run_video_base
 from longvid.training.unet import UNetObjective, UNetRecipe, build_scheduler, build_unet, unet_batches
 from longvid.training.vae import VAEObjective, VAERecipe, build_vae, fold_normalisation, frame_batches
 from longvid.training.workspace import Workspace
-
-BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 
 
 def run_base(settings: BaseSettings) -> Iterator[TrainingRecord]:
     """Train VAE, CLIP and UNet, and leave `settings.output` as a Stable Diffusion pipeline folder.
 
-    The whole CLIP model lies beside the pipeline's parts, in the folder `clip`. Killed at any moment and started again
-    with the same settings, the run goes on from its last checkpoint and ends in the same weights.
+    With `settings.base`, its VAE and CLIP stay as they are and its UNet is trained further. The whole CLIP model lies
+    beside the pipeline's parts, in the folder `clip`. Killed at any moment and started again with the same settings,
+    the run goes on from its last checkpoint and ends in the same weights.
 
     Raises:
         ValueError: for settings that cannot work, data that cannot be read, or a folder that holds another run.
     """
     check_base(settings)
     work = Workspace(settings.output, settings)
-    pixels = _pixels(work, settings.data)
-    if pixels is not None:
-        yield from work.fill("frames", pixels)
-    yield from _train_vae(work, settings.vae, pixels)
-    yield from _train_clip(work, settings.clip, pixels)
-    yield from _train_unet(work, settings)
+    if settings.base is None:
+        pixels = _pixels(work, settings.data)
+        if pixels is not None:
+            yield from work.fill("frames", pixels)
+        yield from _train_vae(work, settings.vae, pixels)
+        yield from _train_clip(work, settings.clip, pixels)
+        yield from _train_unet(work, settings)
+    else:
+        yield from _train_unet(work, settings, unet=_take_over(work, settings.base))
     work.publish(lambda folder: _assemble(work, folder, settings.unet))
 
 
@@ -79,10 +83,10 @@ def run_art_v(settings: ARTVSettings) -> Iterator[TrainingRecord]:
     if settings.beta_end is not None:
         pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, beta_end=settings.beta_end)
     if settings.data.path is None:
-        latents, scenes = _drawn_latents(work, pipeline.vae, settings)
+        latents, scenes = drawn_latents(work, pipeline.vae, settings)
         batches = art_v_batches(settings, latents, scenes, tokenizer)
     else:
-        store = yield from _own_latents(work, settings.data, pipeline.vae, tokenizer)
+        store = yield from own_latents(work, settings.data, pipeline.vae, tokenizer)
         batches = captioned.captioned_histories(settings, store, tokenizer)
     noise = DDPMScheduler(
         **{name: pipeline.scheduler.config[name] for name in BETAS},
@@ -104,7 +108,13 @@ class Run:
     run: Callable[[Any], Iterator[TrainingRecord]]
 
 
-RECIPES = {"base": Run(BaseSettings, run_base), "art-v": Run(ARTVSettings, run_art_v)}
+RECIPES = {
+    "base": Run(BaseSettings, run_base),
+    "art-v": Run(ARTVSettings, run_art_v),
+    "harivo": Run(HARIVOSettings, run_harivo),
+    "video-base": Run(VideoBaseSettings, run_video_base),
+    "streaming-t2v": Run(StreamingT2VSettings, run_streaming_t2v),
+}
 
 
 def _untrained(settings: ARTVSettings) -> ARTVPipeline:
@@ -172,19 +182,39 @@ def _train_clip(work: Workspace, recipe: CLIPRecipe, pixels: FrameStore | None) 
     work.keep("clip", clip=clip.eval(), tokenizer=tokenizer)
 
 
-def _train_unet(work: Workspace, settings: BaseSettings) -> Iterator[TrainingRecord]:
+def _take_over(work: Workspace, name: str) -> UNet2DConditionModel:
+    """Take VAE and CLIP of another model as those of this run; returns its UNet."""
+    folder = bundled.bundled_models().get(name, Path(name))
+    if not (folder / "clip").is_dir():
+        raise ValueError(
+            f"base must be a folder that `longvid train base` wrote, or the bundled name of one; {name!r} has no clip"
+        )
+    base: Any = load_image_model(name)
+    if work.model("vae") is None:
+        work.keep("vae", vae=base.vae)
+    if work.model("clip") is None:
+        work.keep(
+            "clip", clip=CLIPModel.from_pretrained(folder / "clip", dtype=torch.float32), tokenizer=base.tokenizer
+        )
+    return base.unet.train()
+
+
+def _train_unet(
+    work: Workspace, settings: BaseSettings, unet: UNet2DConditionModel | None = None
+) -> Iterator[TrainingRecord]:
     if work.model("unet"):
         return
     recipe = settings.unet
     vae, (clip, tokenizer) = _load_vae(work), _load_clip(work)
     if settings.data.path is None:
-        latents, scenes = _drawn_latents(work, vae, recipe)
+        latents, scenes = drawn_latents(work, vae, recipe)
         batches = unet_batches(recipe, latents, scenes, tokenizer)
     else:
-        store = yield from _own_latents(work, settings.data, vae, tokenizer)
+        store = yield from own_latents(work, settings.data, vae, tokenizer)
         batches = captioned.captioned_latents(recipe, store, tokenizer)
     torch.manual_seed(recipe.seed)
-    unet = build_unet(recipe, vae.config.latent_channels, clip.config.text_config.hidden_size)
+    if unet is None:
+        unet = build_unet(recipe, vae.config.latent_channels, clip.config.text_config.hidden_size)
     objective = UNetObjective(unet, clip.text_model, build_scheduler(recipe.beta_end, recipe.prediction_type), recipe)
     yield from work.train("unet", objective, batches, recipe)
     work.keep("unet", unet=unet.eval())
@@ -214,24 +244,6 @@ def _assemble(work: Workspace, folder: str, recipe: UNetRecipe) -> None:
 
 def _pixels(work: Workspace, data: DataOptions) -> FrameStore | None:
     return None if data.path is None else pixel_store(work.root / "frames", find_clips(data.path), data)
-
-
-def _own_latents(
-    work: Workspace, data: DataOptions, vae: Any, tokenizer: CLIPTokenizer
-) -> Any:  # a generator of records that returns the store
-    clips = find_clips(str(data.path))
-    captioned.check_captions(tokenizer, [clip.caption for clip in clips])
-    store = latent_store(work.root / "latents", clips, data, vae.eval().to(work.process.device))
-    yield from work.fill("latents", store)
-    vae.to("cpu")
-    return store
-
-
-def _drawn_latents(work: Workspace, vae: Any, recipe: Any) -> tuple[Tensor, list[Scene]]:
-    scenes = training_scenes(recipe.num_scenes, recipe.seed, tuple(recipe.motions))
-    with work.process.main_process_first():
-        latents = latent_cache(work.root / "latents.safetensors", vae.eval(), scenes, recipe.num_frames)
-    return latents, scenes
 
 
 def _part(work: Workspace, stage: str, name: str) -> str:

@@ -16,21 +16,11 @@ from typing import Any
 import numpy as np
 
 from longvid.video.codecs import CODECS, CONTAINERS, check_codec, check_size, encoder_options
+from longvid.video.muxing import FINISHED, mux, mux_fragment
 
 logger = logging.getLogger(__name__)
 
 FRAGMENT_FRAMES = 16  # frames that reach the file together; every write ends with a fragment
-# a stream of independent pieces, so that pieces written by one muxer each can stand behind one another
-_FRAGMENTED = {
-    "mp4": {
-        "movflags": "empty_moov+default_base_moof+frag_discont+skip_trailer",
-        "use_editlist": "0",
-        "avoid_negative_ts": "disabled",
-    },
-    "webm": {"live": "1"},
-    "matroska": {"live": "1"},
-}
-_FINISHED = {"mp4": {"movflags": "faststart"}, "webm": {}, "matroska": {}}
 _FRAME_NAME = re.compile(r"\d{6,}\.png")
 
 
@@ -112,29 +102,12 @@ class EncodedFile:
             yield packet
 
     def _write_fragment(self, packets: Iterable[Any]) -> None:
-        options = dict(_FRAGMENTED[self.container])
-        if self.container == "mp4":
-            options["fragment_index"] = str(self._num_fragments + 1)
-        buffer = io.BytesIO()
-        header_size = self._mux(buffer, packets, options, template=self._stream)
-        data = buffer.getbuffer()[header_size if self._num_fragments else 0 :]
+        number, template = self._num_fragments, self._stream
+        fragment = mux_fragment(packets, number, container=self.container, fps=self.fps, template=template)
+        data = memoryview(fragment)
         while data:
             data = data[self._file.write(data) :]
         self._num_fragments += 1
-
-    def _mux(self, target: Any, packets: Iterable[Any], options: dict[str, str], *, template: Any) -> int:
-        """Write packets into a file of their own and return the size of its header."""
-        import av
-
-        with av.open(target, "w", format=self.container, container_options=options) as muxer:
-            stream = muxer.add_stream_from_template(template)
-            stream.time_base = 1 / self.fps
-            muxer.start_encoding()
-            header_size = target.tell() if isinstance(target, io.BytesIO) else 0
-            for packet in packets:
-                packet.stream, packet.dts = stream, packet.pts  # these encoders do not reorder frames
-                muxer.mux(packet)
-        return header_size
 
     def _finish(self) -> None:
         import av
@@ -144,7 +117,8 @@ class EncodedFile:
             with av.open(str(self.path)) as source:
                 stream = source.streams.video[0]
                 packets = (self._with_duration(packet) for packet in source.demux(stream) if packet.size)
-                self._mux(str(partial), packets, _FINISHED[self.container], template=stream)
+                options = FINISHED[self.container]
+                mux(str(partial), packets, container=self.container, fps=self.fps, options=options, template=stream)
             os.replace(partial, self.path)
         except (OSError, av.FFmpegError) as error:  # a full disk, for one: the fragmented file is complete and playable
             logger.warning("%s stays without an index, which some players want for seeking: %s", self.path, error)

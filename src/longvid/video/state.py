@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from longvid.video.atomic import write_atomically
+
 FORMAT = "longvid-stream-state"
 FORMAT_VERSION = 1
 
@@ -77,7 +79,7 @@ class StreamState:
         except (SafetensorError, KeyError) as error:
             dtypes = sorted({str(tensor.dtype) for tensor in tensors.values()})
             raise ValueError(f"cannot save tensors of dtype {', '.join(dtypes)} to {path}: {error}") from error
-        _write_atomically(path, data)
+        write_atomically(path, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> StreamState:
@@ -105,7 +107,7 @@ class StreamState:
                 keys=tuple(json.loads(metadata["keys"])),
                 fingerprint=json.loads(metadata["fingerprint"]),
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is a damaged stream state: {error}") from error
 
 
@@ -152,22 +154,3 @@ def _check_format(path: Path, metadata: dict[str, str]) -> dict[str, str]:
             f"{FORMAT_VERSION}; upgrade longvid to continue from it"
         )
     return metadata
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write beside `path`, reach the disk, then rename: a reader sees the old file or the new one, never a half."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    if os.name == "posix":  # the rename itself must reach the disk too; only POSIX can sync a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -1,0 +1,37 @@
+"""The arguments of the commands on run folders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from longvid.cli.parser import Parser, at_least
+
+RUN_OPTIONS = ("run_dir", "keep_states", "chunk_frames")
+
+
+def add_run_arguments(parser: Parser, *, model: bool = True) -> None:
+    """The arguments that every command on a run folder takes."""
+    parser.add_argument("run", metavar="RUN", help="the run folder")
+    if model:
+        parser.add_argument("--model", metavar="NAME", help="where the run's model is now, if it was moved")
+        parser.add_argument("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu (default: as the run was begun)")
+        parser.add_argument(
+            "--allow-different", action="store_true", help="go on although the model or the machine differs"
+        )
+    parser.add_argument("--json", action="store_true", help="print the manifest on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+
+
+def add_generate_arguments(group: Any) -> None:
+    """The options of `longvid generate` for run folders."""
+    group.add_argument(
+        "--run-dir", metavar="FOLDER", default=None, help="keep the run in a folder, to be resumed and changed"
+    )
+    group.add_argument(
+        "--keep-states", metavar="N", type=at_least(2), default=None,
+        help="chunks that can be gone on from, counted from the newest (default: all)",
+    )  # fmt: skip
+    group.add_argument(
+        "--chunk-frames", metavar="N", type=at_least(1), default=None,
+        help="frames of a chunk of the run, the overlap counted (default: 16)",
+    )  # fmt: skip

@@ -1,0 +1,206 @@
+"""The work on a run: windows become chunks, every chunk is on the disk before the next begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from longvid.pipelines.seeding import keys_of_seed
+from longvid.runs.folder import RunFolder, check_file, digest_of
+from longvid.runs.inputs import with_prompt
+from longvid.runs.manifest import Change, ChunkRecord, Manifest
+from longvid.runs.spans import Span, spans_from
+from longvid.runs.watcher import RunWatcher
+from longvid.video.atomic import move_into_place
+from longvid.video.io import VideoWriter
+from longvid.video.join import JoinedVideo, join_videos
+from longvid.video.state import StreamState, VideoChunk
+
+
+class Maker:
+    """Makes chunks of one run; the caller holds its lock.
+
+    Args:
+        folder: Its files.
+        manifest: Its manifest; changed and saved with every chunk.
+        pipe: The pipeline.
+        request: The request, without defaults to fill in.
+        watcher: Is told.
+        trust_states: Whether states of another model are taken.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        manifest: Manifest,
+        pipe: Any,
+        request: Any,
+        *,
+        watcher: RunWatcher,
+        trust_states: bool = False,
+    ):
+        self.folder, self.manifest, self.pipe = folder, manifest, pipe
+        self.watcher, self.trust_states = watcher, trust_states
+        self.request = replace(request, callback_on_step_end=watcher.on_step)
+        self.windows = pipe.plan(pipe.check_inputs(self.request))
+
+    def make_rest(self) -> bool:
+        """Make every chunk that is missing, and the finished video; False if the pipeline was interrupted."""
+        with self.watcher.shielded():
+            video = self.rebuild_video()
+        spans = self._spans(self.manifest.next_window)
+        span = next(spans, None)
+        while span is not None:
+            change = self.manifest.change_of(len(self.manifest.chunks))
+            with closing(self._stream(len(self.manifest.chunks), change)) as windows:
+                while span is not None and _same(change, self.manifest.change_of(len(self.manifest.chunks))):
+                    made = self._make(len(self.manifest.chunks), span, windows, change)
+                    if made is None:
+                        return False
+                    self._append(made, video)
+                    span = next(spans, None)
+        self.finish()
+        return True
+
+    def remake(self, index: int, change: Change, *, keep_rest: bool) -> bool:
+        """Make one chunk again and put it in place of the old one, in one step; False if the pipeline was interrupted."""
+        old = self.manifest.chunks[index]
+        span = next(self._spans(old.first_window))
+        if (span.stop_window, span.stop) != (old.stop_window, old.stop):
+            raise ValueError(f"chunk {index} has {old.stop - old.start} frames; now it would have other ones")
+        changes = [c for c in self.manifest.changes if c.rest or c.chunk != index] + [change]
+        effective = replace(self.manifest, changes=changes).change_of(index)
+        with closing(self._stream(index, effective)) as windows:
+            made = self._make(index, span, windows, effective, take=old.take + 1)
+        if made is None:
+            return False
+        with self.watcher.shielded():
+            behind = self.manifest.chunks[index + 1 :] if keep_rest else []
+            self.manifest.chunks = [*self.manifest.chunks[:index], made, *behind]
+            self.manifest.changes = changes
+            self.save()
+            self.watcher.on_chunk(index, made)
+        return True
+
+    def finish(self) -> None:
+        """Join the chunks into the finished video, if all are there and it is not there yet."""
+        if self.manifest.num_made < self.manifest.num_frames:
+            return
+        if self.manifest.complete and self.folder.video.is_file():
+            return
+        with self.watcher.shielded():
+            parts = self._checked_parts()
+            count = join_videos(parts, self.folder.video, fps=self.manifest.options.rate)
+            if count != self.manifest.num_frames:
+                raise ValueError(f"the chunks of {self.folder.path} hold {count} of {self.manifest.num_frames} frames")
+            self.manifest.finished = self.manifest.digest()
+            self.save()
+
+    # --- one chunk ---------------------------------------------------------------------------------------------------
+
+    def _make(
+        self, index: int, span: Span, windows: Iterator[VideoChunk], change: Change, take: int = 1
+    ) -> ChunkRecord | None:
+        """Write a chunk's video and state; the manifest does not know them yet."""
+        began, part = time.perf_counter(), self.folder.part(index, take)
+        state = None
+        try:
+            with VideoWriter(part, **self.manifest.options.encoding()) as writer:
+                for window in islice(windows, span.stop_window - span.first_window):
+                    writer.write(window.frames)
+                    self.watcher.on_window(window)
+                    state = window.state
+            if state is None or state.next_window != span.stop_window:  # interrupted by a callback
+                return None
+            record = ChunkRecord(
+                span.first_window, span.stop_window, span.start, span.stop, take,
+                video_bytes=part.stat().st_size, video_sha256="", state_bytes=None, state_sha256=None,
+                seed=change.seed, prompt=change.prompt, seconds=round(time.perf_counter() - began, 3),
+                made=now(),
+            )  # fmt: skip
+            with self.watcher.shielded():
+                move_into_place(part, self.folder.chunk(index, record))
+                state.save(self.folder.state(index, record))
+        finally:
+            part.unlink(missing_ok=True)
+        video, saved = self.folder.chunk(index, record), self.folder.state(index, record)
+        return replace(
+            record,
+            video_sha256=digest_of(video),
+            state_bytes=saved.stat().st_size,
+            state_sha256=digest_of(saved),
+        )
+
+    def _append(self, made: ChunkRecord, video: JoinedVideo) -> None:
+        with self.watcher.shielded():
+            index = len(self.manifest.chunks)
+            self.manifest.chunks.append(made)
+            self.save()
+            video.append(self.folder.chunk(index, made))
+            self.watcher.on_chunk(index, made)
+
+    def save(self) -> None:
+        """Write the manifest, then delete what it does not know any more."""
+        keep, chunks = self.manifest.options.keep_states, self.manifest.chunks
+        if keep is not None:
+            old = len(chunks) - keep
+            chunks[: max(0, old)] = [chunk.without_state() for chunk in chunks[: max(0, old)]]
+        self.manifest.save(self.folder.path)
+        self.folder.clean(self.manifest)
+
+    # --- what it continues -------------------------------------------------------------------------------------------
+
+    def _stream(self, index: int, change: Change) -> Generator[VideoChunk, None, None]:
+        keys = self.manifest.keys if change.seed is None else keys_of_seed(change.seed)
+        request = with_prompt(self.request, change.prompt)
+        if index == 0:
+            return self.pipe.generate(request, keys=keys)
+        state = self._state_behind(index - 1)
+        fingerprint = {} if self.trust_states else state.fingerprint
+        return self.pipe.generate(replace(request, resume=replace(state, keys=keys, fingerprint=fingerprint)))
+
+    def _state_behind(self, index: int) -> StreamState:
+        record = self.manifest.chunks[index]
+        if record.state_sha256 is None:
+            kept = [number + 1 for number, chunk in enumerate(self.manifest.chunks) if chunk.state_sha256]
+            others = f"; chunks {kept[0]} to {kept[-1]} can be made" if kept else ""
+            raise ValueError(
+                f"chunk {index + 1} goes on from the state behind chunk {index}, which was not kept"
+                f" (keep_states={self.manifest.options.keep_states}){others}"
+            )
+        path = check_file(self.folder.state(index, record), record.state_bytes, record.state_sha256)
+        state = StreamState.load(path)
+        if state.next_window != record.stop_window:
+            raise ValueError(f"{path} goes on at window {state.next_window}; expected {record.stop_window}")
+        return state
+
+    def _spans(self, first_window: int) -> Iterator[Span]:
+        return spans_from(self.windows, first_window, self.manifest.options.chunk_frames)
+
+    # --- the video ---------------------------------------------------------------------------------------------------
+
+    def rebuild_video(self) -> JoinedVideo:
+        """Join the chunks that are there into a video that can grow; when all are there, `finish` is still to do it."""
+        if self.manifest.num_made == self.manifest.num_frames:
+            return JoinedVideo(self.folder.video, [], fps=self.manifest.options.rate)
+        return JoinedVideo(self.folder.video, self._checked_parts(), fps=self.manifest.options.rate)
+
+    def _checked_parts(self) -> list[Any]:
+        return [
+            check_file(self.folder.chunk(index, record), record.video_bytes, record.video_sha256)
+            for index, record in enumerate(self.manifest.chunks)
+        ]
+
+
+def now() -> str:
+    """The time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _same(a: Change, b: Change) -> bool:
+    return (a.seed, a.prompt) == (b.seed, b.prompt)

@@ -1,0 +1,231 @@
+"""The HARIVO recipe: temporal layers, mapping network and frame tokens around a frozen image model, with its four losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from longvid.modules import frame_context, image_view
+from longvid.sprites import MOTIONS, Scene, caption_clip
+from longvid.training.clip import tokenize
+from longvid.training.draws import batch_draws
+from longvid.training.harivo_alignment import AlignmentOptions
+from longvid.training.harivo_networks import HARIVONetworks, NetworkOptions
+from longvid.training.latents import reverse_time
+from longvid.training.loop import Batch, BatchSource, OptimizerOptions
+from longvid.training.losses import ContrastiveLoss, mapping_regularisation, observed, temporal_attention_loss
+from longvid.training.unet import loss_weight
+
+
+@dataclass
+class AttentionLossOptions:
+    """The temporal regularised self-attention loss, see `losses.temporal_attention_loss`; weight 0 leaves it out."""
+
+    weight: float = 0.1
+    reduction: str = "row"
+    heads: str = "all"
+    query_chunk: int = 256
+    query_fraction: float = 1.0
+
+
+@dataclass
+class ContrastiveOptions:
+    """The decoupled contrastive loss, see `losses.ContrastiveLoss`; weight 0 leaves it out."""
+
+    weight: float = 0.1
+    temperature: float = 0.1
+    normalize: bool = True
+    queue_size: int = 1024
+    queue_store: str = "h"
+    in_batch: bool = False
+
+
+@dataclass
+class RegularisationOptions:
+    """The mapping regularisation, see `losses.mapping_regularisation`; weight 0 leaves it out.
+
+    `num_frames` random frames of every step go through the image model, None: all.
+    """
+
+    weight: float = 0.1
+    detach: bool = False
+    num_frames: int | None = None
+
+
+@dataclass
+class HARIVORecipe:
+    """How HARIVO learns.
+
+    `timestep_power` draws t with a density that grows as its power, 0 is uniform; for `max_weight` and `min_weight` see
+    `unet.loss_weight`; `beta_schedule` and `beta_end` change the image model's noise schedule, None keeps it.
+    `train_frame_tokens` False leaves the generator as the alignment made it. `crossing` True lets the drawn clips of
+    straight motions pass the middle of their way half-way through, see `harivo_alignment.crossing`.
+    """
+
+    networks: NetworkOptions = field(default_factory=lambda: NetworkOptions(motion_heads=4))
+    trs: AttentionLossOptions = field(default_factory=AttentionLossOptions)
+    dc: ContrastiveOptions = field(default_factory=ContrastiveOptions)
+    reg: RegularisationOptions = field(default_factory=lambda: RegularisationOptions(num_frames=4))
+    alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
+    train_frame_tokens: bool = True
+    drop_text: float = 0.1
+    timestep_power: float = 1.0
+    max_weight: float = 5.0
+    min_weight: float | None = None
+    beta_schedule: str | None = None
+    beta_end: float | None = None
+    num_scenes: int = 4000
+    num_frames: int = 24
+    motions: tuple[str, ...] = MOTIONS
+    crossing: bool = True
+    batch_size: int = 4
+    num_steps: int = 3000
+    seed: int = 0
+    optimizer: OptimizerOptions = field(
+        default_factory=lambda: OptimizerOptions(learning_rate=1e-3, lr_schedule="cosine", warmup_steps=100)
+    )
+
+
+class HARIVOObjective(nn.Module):
+    r"""The loss of Eq. 5, :math:`L_{simple} + \lambda_{TRS} L_{TRS} + \lambda_{reg} L_{reg} + \lambda_{DC} L_{DC}`.
+
+    :math:`L_{simple}` is the error of what the scheduler says the UNet predicts, weighted by `unet.loss_weight`; it is
+    taken of the whole model only. The queue and the projection of the contrastive loss lie in `contrastive`.
+
+    The batch holds `latents` (B, F, C, h, w) and `input_ids` (B, N) for `text_encoder`.
+    """
+
+    null_ids: Tensor
+
+    def __init__(
+        self,
+        networks: HARIVONetworks,
+        scheduler: DDPMScheduler,
+        recipe: HARIVORecipe,
+        text_encoder: nn.Module,
+        null_ids: Tensor,
+        latent_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.unet, self.mapping_network, self.frame_tokens = networks
+        self.unet.freeze_unet2d_params()
+        if self.frame_tokens is not None:
+            self.frame_tokens.requires_grad_(recipe.train_frame_tokens)
+        self.scheduler, self.recipe = scheduler, recipe
+        self.text_encoder = text_encoder.requires_grad_(False)
+        self.register_buffer("null_ids", null_ids, persistent=False)
+        self.contrastive = build_contrastive(recipe.dc, self.unet.config, latent_size)
+        self._image_view = (image_view(self.unet),)  # in a tuple: its modules are the UNet's and no further ones
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        recipe, clean = self.recipe, rearrange(batch["latents"], "b f c h w -> b c f h w")
+        size, num_frames = clean.shape[0], clean.shape[2]
+        text = self._text(batch["input_ids"], generator)
+        t = draw_timesteps(self.scheduler, size, recipe.timestep_power, generator)
+        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        noisy = self.scheduler.add_noise(clean, noise, t)  # type: ignore[arg-type]
+        velocity = self.scheduler.config.prediction_type == "v_prediction"
+        target = self.scheduler.get_velocity(clean, noise, t) if velocity else noise  # type: ignore[arg-type]
+        mapped = noisy if self.mapping_network is None else self.mapping_network(noisy)
+        tokens = None if self.frame_tokens is None else self.frame_tokens(text)[:, :num_frames]
+        with observed(self.unet, attention=recipe.trs.weight > 0, hidden=self.contrastive is not None) as seen:
+            predicted = self.unet(mapped, t, frame_context(text, num_frames, tokens), return_dict=False)[0]
+        error = (predicted - target).square().mean((1, 2, 3, 4))
+        loss = (error * loss_weight(self.scheduler, t, recipe.max_weight, recipe.min_weight)).mean()
+        metrics = {"error": error.mean()}
+        if recipe.trs.weight > 0:
+            options = {name: value for name, value in vars(recipe.trs).items() if name != "weight"}
+            metrics["trs"] = temporal_attention_loss(seen.attentions, num_frames, **options, generator=generator)
+            loss = loss + recipe.trs.weight * metrics["trs"]
+        if self.contrastive is not None:
+            metrics["dc"] = self.contrastive(seen.hidden, num_frames, generator)
+            loss = loss + recipe.dc.weight * metrics["dc"]
+        if recipe.reg.weight > 0:
+            metrics["reg"] = self._regularisation(mapped, t, text, predicted, generator)
+            loss = loss + recipe.reg.weight * metrics["reg"]
+        return {"loss": loss, **metrics}
+
+    def _regularisation(
+        self, mapped: Tensor, t: Tensor, text: Tensor, predicted: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """L_reg on a random subset of the frames, which the image model denoises one by one."""
+        options, num_frames = self.recipe.reg, mapped.shape[2]
+        count = num_frames if options.num_frames is None else min(options.num_frames, num_frames)
+        if count < num_frames:
+            chosen = torch.randperm(num_frames, generator=generator, device=generator.device)[:count].to(mapped.device)
+            mapped, predicted = mapped[:, :, chosen], predicted[:, :, chosen]
+        view = self._image_view[0].train(self.unet.training)
+        if self.unet.is_gradient_checkpointing:
+            view.enable_gradient_checkpointing()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not options.detach):
+            image = view(
+                rearrange(mapped, "b c f h w -> (b f) c h w"),
+                repeat(t, "b -> (b f)", f=count),
+                frame_context(text, count),
+                return_dict=False,
+            )[0]
+        image = rearrange(image, "(b f) c h w -> b c f h w", f=count)
+        steps = self.scheduler.config.num_train_timesteps
+        return mapping_regularisation(predicted, image, t, steps, detach=options.detach)
+
+    def _text(self, ids: Tensor, generator: torch.Generator) -> Tensor:
+        drop = torch.rand(len(ids), generator=generator, device=ids.device) < self.recipe.drop_text
+        with torch.no_grad():
+            return self.text_encoder(torch.where(drop[:, None], self.null_ids, ids)).last_hidden_state
+
+
+def build_contrastive(
+    options: ContrastiveOptions, unet_config: Any, latent_size: tuple[int, int]
+) -> ContrastiveLoss | None:
+    """The contrastive loss for the middle block of a UNet and latents of a size (height, width); None without weight."""
+    if options.weight <= 0:
+        return None
+    widths, (height, width) = unet_config["block_out_channels"], latent_size
+    for _ in widths[1:]:  # every level halves by a convolution of stride 2, which rounds up
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return ContrastiveLoss(
+        widths[-1],
+        (height, width),
+        queue_size=options.queue_size,
+        temperature=options.temperature,
+        normalize=options.normalize,
+        store=options.queue_store,
+        in_batch=options.in_batch,
+    )
+
+
+def draw_timesteps(scheduler: DDPMScheduler, count: int, power: float, generator: torch.Generator) -> Tensor:
+    r"""Timesteps (count,) with density :math:`\propto (t / T)^p`, by :math:`t = \lfloor T u^{1 / (p + 1)} \rfloor`."""
+    steps = scheduler.config.num_train_timesteps
+    level = torch.rand(count, generator=generator, device=generator.device) ** (1 / (power + 1))
+    return (level * steps).long().clamp(max=steps - 1)
+
+
+def harivo_batches(recipe: HARIVORecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer) -> BatchSource:
+    """Micro-batch k: drawn clips as latents out of (N, F, C, h, w), and their captions.
+
+    Half the clips run backwards, where the world has words for it and what they say is not held out of training.
+    """
+    backwards = [reverse_time(scene) for scene in scenes]
+    backwards = [
+        back if back and back.split == scene.split else None for back, scene in zip(backwards, scenes, strict=True)
+    ]
+
+    def batch_at(index: int) -> Batch:
+        size, draws = recipe.batch_size, batch_draws(recipe.seed, index)
+        clips = torch.randint(0, len(latents), (size,), generator=draws).tolist()
+        flips = (torch.rand(size, generator=draws) < 0.5).tolist()
+        videos, captions = [], []
+        for row, (clip, flip) in enumerate(zip(clips, flips, strict=True)):
+            back = backwards[clip] if flip else None
+            videos.append(latents[clip].flip(0) if back else latents[clip])
+            captions.append(caption_clip(back or scenes[clip], index * size + row))
+        return {"latents": torch.stack(videos).float(), "input_ids": tokenize(tokenizer, captions)}
+
+    return batch_at

@@ -1,0 +1,146 @@
+"""A first phase that is ours, not the paper's: the frame tokens learn to say where the sprite is in every frame.
+
+A frozen image model can be steered frame by frame only through what its text can say about one frame. Under the denoising
+loss alone, frame tokens get almost no gradient that tells one direction of motion from another: at most levels of noise
+the noisy video itself shows the direction. So they are first taught to be the embeddings of place words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from longvid.modules import FrameTokenGenerator
+from longvid.sprites import Scene, caption_clip, caption_frame
+from longvid.sprites.captions import Omissions
+from longvid.sprites.scene import DIRECTIONS, SIZE
+from longvid.training.clip import tokenize
+from longvid.training.draws import batch_draws
+from longvid.training.loop import Batch, BatchSource, OptimizerOptions
+
+TARGETS = ("embeddings", "attention")
+_NO_BACKGROUND = Omissions(size=0, color=0, shape=0, motion=0, speed=0, background=1)
+
+
+@dataclass
+class AlignmentOptions:
+    """The alignment of the frame tokens with place words; ours, not the paper's.
+
+    Attributes:
+        num_steps: Steps of the phase; 0, as in the paper, leaves it out.
+        target: "embeddings" is the error of the tokens themselves, "attention" that of the keys and values that the
+            frozen cross-attention makes of them.
+        batch_size: Clips per micro-batch.
+    """
+
+    num_steps: int = 1000
+    target: str = "attention"
+    batch_size: int = 16
+    seed: int = 0
+    optimizer: OptimizerOptions = field(
+        default_factory=lambda: OptimizerOptions(
+            learning_rate=2e-3, lr_schedule="cosine", warmup_steps=50, ema_decay=0.0
+        )
+    )
+
+
+def crossing(scene: Scene, num_frames: int) -> Scene:
+    """The scene with every straight motion shifted along its way, so that it passes the middle of it half-way through.
+
+    A caption says the direction and not the start. If every start is as likely as any other, all that a direction says
+    about the place in a frame is nothing, and tokens made from the caption cannot learn it; with a common half-way point
+    they can. Where the sprite is across its way stays as it was.
+    """
+
+    def shifted(sprite: Any) -> Any:
+        if sprite.motion not in DIRECTIONS:
+            return sprite
+        way = sprite.pixels_per_frame * (num_frames - 1) / 2
+        dx, dy = DIRECTIONS[sprite.motion]
+        return replace(sprite, x=(SIZE / 2 - dx * way) % SIZE if dx else sprite.x,
+                       y=(SIZE / 2 - dy * way) % SIZE if dy else sprite.y)  # fmt: skip
+
+    return replace(scene, sprites=tuple(shifted(sprite) for sprite in scene.sprites))
+
+
+class AlignmentObjective(nn.Module):
+    r"""The relative squared error of the frame tokens against the embedded place words.
+
+    .. math:: \frac{\lVert R\,(t_\theta(c) - e) \rVert^2}{\lVert R\,e \rVert^2}
+
+    e are the embeddings of the last K words of "a red star at the top left", the caption of each frame up to its place.
+    R is the identity or, with the target "attention", the key and value projections of all text layers of the frozen UNet:
+    the tokens end in a SiLU and cannot reach values below -0.28, but what is read of them can still be right.
+
+    The batch holds `input_ids` (B, N) of clip captions and `place_ids` (B, F, N), in which the first `end_id` ends the text.
+    """
+
+    reader: Tensor | None
+
+    def __init__(
+        self, frame_tokens: FrameTokenGenerator, text_encoder: nn.Module, unet: nn.Module, *, target: str, end_id: int
+    ) -> None:
+        super().__init__()
+        self.frame_tokens = frame_tokens.requires_grad_(True)
+        self.text_encoder = text_encoder.requires_grad_(False)
+        self.register_buffer("reader", text_reader(unet) if target == "attention" else None, persistent=False)
+        self.end_id = end_id
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        with torch.no_grad():
+            text = self.text_encoder(batch["input_ids"]).last_hidden_state
+        tokens = self.frame_tokens(text)
+        expected = self._place_words(batch["place_ids"], tokens.shape[2])
+        error, size = tokens - expected, expected
+        metrics = {"embedding_error": error.square().mean() / size.square().mean()}
+        if self.reader is not None:
+            error, size = error @ self.reader.T, size @ self.reader.T
+        return {"loss": error.square().mean() / size.square().mean(), **metrics}
+
+    @torch.no_grad()
+    def _place_words(self, ids: Tensor, count: int) -> Tensor:
+        """Embeddings of the last `count` words of texts (B, F, N), (B, F, count, D)."""
+        different, place = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
+        embedded = self.text_encoder(different).last_hidden_state
+        end = (different == self.end_id).int().argmax(dim=1)
+        words = end[:, None] - count + torch.arange(count, device=ids.device)
+        picked = embedded[torch.arange(len(different), device=ids.device)[:, None], words]
+        return picked[place].unflatten(0, ids.shape[:2])
+
+
+def text_reader(unet: nn.Module) -> Tensor:
+    """All key and value projections of a UNet's text layers, one below the other, (rows, D)."""
+    layers: list[Any] = [
+        layer for name, layer in unet.named_modules() if ".attentions." in name and name.endswith(".attn2")
+    ]
+    weights = [projection.weight for layer in layers for projection in (layer.to_k, layer.to_v)]
+    return torch.cat(weights).detach().float().clone()
+
+
+def alignment_batches(
+    options: AlignmentOptions, scenes: list[Scene], tokenizer: CLIPTokenizer, num_frames: int
+) -> BatchSource:
+    """Micro-batch k: clip captions of scenes with one sprite, and the captions of all their frames up to the place.
+
+    Raises:
+        ValueError: if no scene has one sprite.
+    """
+    scenes = [scene for scene in scenes if len(scene.sprites) == 1]
+    if not scenes:
+        raise ValueError("the alignment needs scenes with one sprite; there is none")
+
+    def batch_at(index: int) -> Batch:
+        size, draws = options.batch_size, batch_draws(options.seed, index)
+        chosen = [scenes[clip] for clip in torch.randint(0, len(scenes), (size,), generator=draws).tolist()]
+        captions = [caption_clip(scene, index * size + row) for row, scene in enumerate(chosen)]
+        places = [caption_frame(scene, frame, 0, _NO_BACKGROUND) for scene in chosen for frame in range(num_frames)]
+        return {
+            "input_ids": tokenize(tokenizer, captions),
+            "place_ids": tokenize(tokenizer, places).unflatten(0, (size, num_frames)),
+        }
+
+    return batch_at

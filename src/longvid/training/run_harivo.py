@@ -1,0 +1,122 @@
+"""The HARIVO run: latents, the alignment if there is one, the training, and a pipeline folder in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from longvid.modules import FrameTokenGenerator
+from longvid.pipelines.harivo import HARIVOPipeline
+from longvid.pipelines.image_model import load_image_model
+from longvid.sprites import Scene
+from longvid.training import captioned
+from longvid.training.clip import max_tokens, tokenize
+from longvid.training.config import HARIVOSettings, check_harivo
+from longvid.training.harivo import HARIVOObjective, HARIVORecipe, harivo_batches
+from longvid.training.harivo_alignment import AlignmentObjective, alignment_batches, crossing
+from longvid.training.harivo_networks import HARIVONetworks, build_networks
+from longvid.training.latent_sources import BETAS, drawn_latents, own_latents
+from longvid.training.latents import training_scenes
+from longvid.training.loop import BatchSource, TrainingRecord
+from longvid.training.workspace import Workspace
+
+
+def run_harivo(settings: HARIVOSettings) -> Iterator[TrainingRecord]:
+    """Train temporal layers, mapping network and frame tokens around `settings.base`, and leave a pipeline folder.
+
+    Every weight of the base stays bit for bit as it was. Killed at any moment and started again with the same settings,
+    the run goes on from its last checkpoint and ends in the same weights.
+
+    Raises:
+        ValueError: for settings that cannot work, data that cannot be read, a base that temporal layers cannot be put
+            into, or a folder that holds another run.
+    """
+    check_harivo(settings)
+    work = Workspace(settings.output, settings)
+    torch.manual_seed(settings.seed)
+    base = load_image_model(settings.base)
+    tokenizer, betas = base.tokenizer, noise_schedule(base.scheduler.config, settings)
+    networks = build_networks(settings.networks, base.unet, settings.num_frames, max_tokens(tokenizer))
+    if settings.data.path is None:
+        scenes = harivo_scenes(settings)
+        latents, _ = drawn_latents(work, base.vae, settings, scenes)
+        batches, latent_size = harivo_batches(settings, latents, scenes, tokenizer), latents.shape[-2:]
+        yield from _align(work, networks, scenes, base, settings)
+    else:
+        batches, latent_size = yield from _own_windows(work, base.vae, settings, tokenizer)
+    predicts = base.scheduler.config.get("prediction_type", "epsilon")
+    noise = DDPMScheduler(**betas, prediction_type=predicts, clip_sample=False)
+    null_ids = tokenize(tokenizer, [""])[0]
+    objective = HARIVOObjective(networks, noise, settings, base.text_encoder, null_ids, tuple(latent_size))  # type: ignore[arg-type]
+    yield from work.train("harivo", objective, batches, settings)
+    work.publish(lambda folder: assemble(base, networks, settings).save_pretrained(folder))
+
+
+def noise_schedule(config: Any, recipe: HARIVORecipe) -> dict[str, Any]:
+    """The image model's noise schedule, with what the recipe changes of it."""
+    betas = {name: config[name] for name in BETAS if config.get(name) is not None}
+    changes = {"beta_schedule": recipe.beta_schedule, "beta_end": recipe.beta_end}
+    return {**betas, **{name: value for name, value in changes.items() if value is not None}}
+
+
+def harivo_scenes(recipe: HARIVORecipe) -> list[Scene]:
+    """The scenes of the drawn world that the recipe asks for."""
+    scenes = training_scenes(recipe.num_scenes, recipe.seed, tuple(recipe.motions))
+    return [crossing(scene, recipe.num_frames) for scene in scenes] if recipe.crossing else scenes
+
+
+def assemble(base: Any, networks: HARIVONetworks, settings: HARIVOSettings) -> HARIVOPipeline:
+    """Put the trained networks and the parts of the image model together."""
+    betas = noise_schedule(base.scheduler.config, settings)
+    if settings.scheduler == "ddim":
+        predicts = base.scheduler.config.get("prediction_type", "epsilon")
+        scheduler = DDIMScheduler(
+            **betas, prediction_type=predicts, clip_sample=False, steps_offset=1, set_alpha_to_one=False
+        )
+    else:
+        scheduler = type(base.scheduler).from_config(base.scheduler.config, **betas)
+    return HARIVOPipeline(
+        vae=base.vae,
+        text_encoder=base.text_encoder,
+        tokenizer=base.tokenizer,
+        scheduler=scheduler,
+        unet=networks.unet.eval(),
+        mapping_network=networks.mapping_network,
+        frame_tokens=networks.frame_tokens,
+        window_size=settings.num_frames,
+        overlap=settings.num_frames // 3,
+        call_defaults=dict(settings.call_defaults) or None,
+    )
+
+
+def _align(
+    work: Workspace, networks: HARIVONetworks, scenes: list[Scene], base: Any, settings: HARIVOSettings
+) -> Iterator[TrainingRecord]:
+    """The alignment of the frame tokens, if the settings ask for one."""
+    options, tokens = settings.alignment, networks.frame_tokens
+    if not options.num_steps or tokens is None:
+        return
+    if (folder := work.model("alignment")) is None:
+        end_id = base.tokenizer.eos_token_id
+        objective = AlignmentObjective(tokens, base.text_encoder, base.unet, target=options.target, end_id=end_id)
+        batches = alignment_batches(options, scenes, base.tokenizer, settings.num_frames)
+        yield from work.train("alignment", objective, batches, options)
+        work.keep("alignment", frame_tokens=tokens)
+    else:
+        tokens.load_state_dict(FrameTokenGenerator.from_pretrained(str(folder / "frame_tokens")).state_dict())
+
+
+def _own_windows(
+    work: Workspace, vae: Any, settings: HARIVOSettings, tokenizer: CLIPTokenizer
+) -> Any:  # a generator of records that returns micro-batches and the size of a latent
+    data = replace(settings.data, min_frames=max(settings.data.min_frames, settings.num_frames))
+    store = yield from own_latents(work, data, vae, tokenizer)
+    batches: BatchSource = captioned.captioned_windows(settings, store, tokenizer)
+    first: Tensor = store.frames(0, [0])
+    return batches, first.shape[-2:]

@@ -1,0 +1,144 @@
+"""The training runs of StreamingT2V: the video base, then CAM and APM on it, each leaving a pipeline folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import DDPMScheduler, TextToVideoSDPipeline
+from torch import nn
+from transformers import CLIPVisionModelWithProjection
+
+from longvid import bundled
+from longvid.pipelines.image_model import load_image_model
+from longvid.pipelines.streaming_t2v import StreamingT2VPipeline
+from longvid.pipelines.streaming_t2v_growth import load_video_model
+from longvid.training import captioned
+from longvid.training.clip import tokenize
+from longvid.training.config_video import StreamingT2VSettings, VideoBaseSettings, check_streaming_t2v, check_video_base
+from longvid.training.data import find_clips
+from longvid.training.frame_store import pixel_store
+from longvid.training.latent_sources import BETAS, drawn_latents, own_latents
+from longvid.training.loop import TrainingRecord
+from longvid.training.streaming_t2v import (
+    StageOptions,
+    StreamingT2VObjective,
+    drawn_chunks,
+    train_cam,
+    train_cam_and_apm,
+)
+from longvid.training.video_base import VideoObjective, build_video_unet, drawn_clips
+from longvid.training.workspace import Workspace
+
+STAGES = {"cam": train_cam, "apm": train_cam_and_apm}
+
+
+def run_video_base(settings: VideoBaseSettings) -> Iterator[TrainingRecord]:
+    """Train a text-to-video UNet over one chunk of frames, and leave `settings.output` as a pipeline folder of diffusers.
+
+    VAE, text encoder, tokenizer and scheduler are those of the image model `settings.base`. Killed at any moment and
+    started again with the same settings, the run goes on from its last checkpoint and ends in the same weights.
+
+    Raises:
+        ValueError: for settings that cannot work, data that cannot be read, a base that cannot be inflated, or a folder
+            that holds another run.
+    """
+    check_video_base(settings)
+    work = Workspace(settings.output, settings)
+    torch.manual_seed(settings.seed)
+    base: Any = load_image_model(settings.base)
+    unet = build_video_unet(settings, base.unet).train()
+    if settings.data.path is None:
+        latents, scenes = drawn_latents(work, base.vae, settings, num_frames=settings.clip_frames)
+        batches = drawn_clips(settings, latents, scenes, base.tokenizer)
+    else:
+        store = yield from own_latents(work, settings.data, base.vae, base.tokenizer)
+        batches = captioned.captioned_clips(settings, store, base.tokenizer)
+    null_ids = tokenize(base.tokenizer, [""])[0]
+    objective = VideoObjective(unet, noise_schedule(base.scheduler), settings, base.text_encoder, null_ids)
+    yield from work.train("video_base", objective, batches, settings)
+    parts = {name: getattr(base, name) for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
+    work.publish(TextToVideoSDPipeline(**parts, unet=unet.eval()).save_pretrained)
+
+
+def run_streaming_t2v(settings: StreamingT2VSettings) -> Iterator[TrainingRecord]:
+    """Grow `settings.base` into StreamingT2V, train CAM, then CAM and APM, and leave `settings.output` as a folder.
+
+    Killed at any moment and started again with the same settings, the run goes on from its last checkpoint and ends in
+    the same weights.
+
+    Raises:
+        ValueError: for settings that cannot work, data that cannot be read, a base without the layout of a video UNet,
+            or a folder that holds another run.
+    """
+    check_streaming_t2v(settings)
+    work = Workspace(settings.output, settings)
+    torch.manual_seed(settings.seed)
+    pipeline = _grown(settings)
+    tokenizer = pipeline.tokenizer
+    if settings.data.path is None:
+        latents, scenes = drawn_latents(work, pipeline.vae, settings, num_frames=settings.clip_frames)
+        batches = drawn_chunks(settings, latents, scenes, tokenizer)
+    else:
+        store = yield from own_latents(work, settings.data, pipeline.vae, tokenizer)
+        pixels = pixel_store(work.root / "frames", find_clips(settings.data.path), settings.data)
+        yield from work.fill("frames", pixels)
+        batches = captioned.captioned_chunks(settings, store, pixels, tokenizer)
+    networks = (pipeline.unet, pipeline.cam, pipeline.apm)
+    objective = StreamingT2VObjective(
+        *networks,
+        noise_schedule(pipeline.scheduler),
+        settings,
+        text_encoder=cast(nn.Module, pipeline.text_encoder),
+        image_encoder=pipeline.image_encoder,
+        null_ids=tokenize(tokenizer, [""])[0],
+    )
+    for part in networks:
+        if part is not None:
+            part.train()
+    for name, choose in STAGES.items():
+        stage: StageOptions = getattr(settings, name)
+        if stage.num_steps == 0:
+            continue
+        choose(*networks)
+        yield from work.train(name, objective, batches, stage)
+    for part in networks:
+        if part is not None:
+            part.eval().requires_grad_(True)
+    work.publish(pipeline.save_pretrained)
+
+
+def noise_schedule(scheduler: Any) -> DDPMScheduler:
+    """The noise schedule of a sampler, as training adds it."""
+    betas = {name: scheduler.config[name] for name in BETAS if scheduler.config.get(name) is not None}
+    predicts = scheduler.config.get("prediction_type", "epsilon")
+    return DDPMScheduler(**betas, prediction_type=predicts, clip_sample=False)
+
+
+def _image_encoder(name: str) -> Any:
+    """A CLIP image model by itself, or that of a pipeline folder."""
+    folder = bundled.bundled_models().get(name, Path(name))
+    if (folder / "image_encoder").is_dir():
+        folder = folder / "image_encoder"
+    source = str(folder) if folder.is_dir() else name
+    return CLIPVisionModelWithProjection.from_pretrained(source, dtype=torch.float32)
+
+
+def _grown(settings: StreamingT2VSettings) -> StreamingT2VPipeline:
+    encoder = None
+    if settings.image_encoder is not None:
+        encoder = _image_encoder(settings.image_encoder)
+    return StreamingT2VPipeline.from_base(
+        load_video_model(settings.base),
+        image_encoder=encoder,
+        cam_options={"frame_encoder_widths": tuple(settings.frame_encoder_widths)},
+        apm_options=None
+        if encoder is None
+        else {"num_image_tokens": settings.num_image_tokens, "inner_dim": settings.image_inner_dim},
+        chunk_size=settings.chunk_size,
+        overlap=settings.overlap,
+        context=settings.context,
+        call_defaults=dict(settings.call_defaults) or None,
+    )

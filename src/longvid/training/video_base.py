@@ -1,0 +1,154 @@
+"""The video base: a text-to-video UNet over one chunk of frames, from an image UNet or from nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from longvid.modules.inflation import inflated
+from longvid.modules.unet import VideoUNet
+from longvid.sprites import MOTIONS, Scene, caption_clip
+from longvid.training.clip import tokenize
+from longvid.training.draws import batch_draws
+from longvid.training.latents import reversed_scenes
+from longvid.training.loop import Batch, BatchSource, OptimizerOptions
+from longvid.training.unet import loss_weight
+
+
+@dataclass
+class VideoBaseRecipe:
+    """How the video base learns.
+
+    `channels` None inflates the UNet of the image model; widths build a UNet of their own, with `layers_per_block`,
+    `head_dim` and `norm_groups`. `clip_frames` are drawn of every scene, `num_frames` of them are a sample. For
+    `max_weight` and `min_weight` see `unet.loss_weight`, for `timestep_power` `draw_timesteps`.
+    """
+
+    channels: tuple[int, ...] | None = (32, 64)
+    layers_per_block: int = 1
+    head_dim: int = 8
+    norm_groups: int = 16
+    num_frames: int = 16
+    drop_text: float = 0.1
+    max_weight: float = 5.0
+    min_weight: float | None = 0.5
+    timestep_power: float = 0.7
+    num_scenes: int = 5000
+    clip_frames: int = 32
+    motions: tuple[str, ...] = MOTIONS
+    batch_size: int = 8
+    num_steps: int = 2400
+    seed: int = 0
+    optimizer: OptimizerOptions = field(
+        default_factory=lambda: OptimizerOptions(learning_rate=1.5e-3, lr_schedule="cosine", warmup_steps=150)
+    )
+
+
+def build_video_unet(recipe: VideoBaseRecipe, image_unet: UNet2DConditionModel) -> VideoUNet:
+    """The UNet to be trained: the image UNet inflated, or one of `recipe.channels` for the same latents and text."""
+    if recipe.channels is None:
+        return inflated(image_unet)
+    levels = len(recipe.channels)
+    return VideoUNet(
+        sample_size=image_unet.config["sample_size"],
+        in_channels=image_unet.config["in_channels"],
+        out_channels=image_unet.config["out_channels"],
+        down_block_types=("CrossAttnDownBlock3D",) * levels,
+        up_block_types=("CrossAttnUpBlock3D",) * levels,
+        block_out_channels=tuple(recipe.channels),
+        layers_per_block=recipe.layers_per_block,
+        norm_num_groups=recipe.norm_groups,
+        cross_attention_dim=image_unet.config["cross_attention_dim"],
+        attention_head_dim=recipe.head_dim,
+    )
+
+
+def draw_timesteps(count: int, num_timesteps: int, power: float, generator: torch.Generator) -> Tensor:
+    r"""Timesteps :math:`\lfloor T u^p \rfloor` with u uniform in [0, 1): p below 1 draws strong noise more often.
+
+    Where nothing of the motion can be seen yet, text alone says where things go; that is so for the last few timesteps
+    of a video only, fewer than for an image.
+
+    Shapes:
+        -> (count,), whole numbers in [0, `num_timesteps`), on the device of `generator`.
+    """
+    u = torch.rand(count, generator=generator, device=generator.device)
+    return (num_timesteps * u**power).long().clamp(max=num_timesteps - 1)
+
+
+class VideoObjective(nn.Module):
+    r"""Maps latents (B, C, F, h, w) and captions to the weighted denoising loss of a video UNet.
+
+    .. math:: \mathbb{E}\; w(t)\, \lVert y - \hat y(x_t, t, c) \rVert^2
+
+    where y is what `scheduler` says the UNet predicts and w is `unet.loss_weight`.
+
+    The batch holds `latents` and either `prompt_embeds` (B, N, D) with `null_embeds`, or `input_ids` (B, N) for
+    `text_encoder`.
+    """
+
+    null_ids: Tensor
+
+    def __init__(
+        self,
+        unet: VideoUNet,
+        scheduler: DDPMScheduler,
+        recipe: VideoBaseRecipe,
+        text_encoder: nn.Module,
+        null_ids: Tensor,
+    ) -> None:
+        super().__init__()
+        self.unet, self.scheduler, self.recipe = unet, scheduler, recipe
+        self.text_encoder = text_encoder.requires_grad_(False)
+        self.register_buffer("null_ids", null_ids, persistent=False)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        latents = batch["latents"]
+        drop = torch.rand(len(latents), generator=generator, device=latents.device) < self.recipe.drop_text
+        with torch.no_grad():
+            ids = torch.where(drop[:, None], self.null_ids, batch["input_ids"])
+            text = self.text_encoder(ids).last_hidden_state
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        steps = self.scheduler.config.num_train_timesteps
+        t = draw_timesteps(len(latents), steps, self.recipe.timestep_power, generator)
+        predicted = self.unet(self.scheduler.add_noise(latents, noise, t), t, text, return_dict=False)[0]  # type: ignore[arg-type]
+        return weighted_error(predicted, latents, noise, t, self.scheduler, self.recipe)
+
+
+def weighted_error(
+    predicted: Tensor, latents: Tensor, noise: Tensor, t: Tensor, scheduler: DDPMScheduler, recipe: VideoBaseRecipe
+) -> dict[str, Tensor]:
+    """The loss and the plain error of a prediction, of noise or of velocity as `scheduler` says."""
+    velocity = scheduler.config.prediction_type == "v_prediction"
+    target = scheduler.get_velocity(latents, noise, t) if velocity else noise  # type: ignore[arg-type]
+    error = (predicted - target).square().mean((1, 2, 3, 4))
+    weight = loss_weight(scheduler, t, recipe.max_weight, recipe.min_weight)
+    return {"loss": (error * weight).mean(), "error": error.mean()}
+
+
+def drawn_clips(recipe: VideoBaseRecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer) -> BatchSource:
+    """Micro-batch k: stretches of `num_frames` out of the latents (N, F, C, h, w) of drawn clips, with their captions.
+
+    Half the clips run backwards, where the world has words for it and what they say is not held out of training.
+    """
+    num_clips, clip_frames = latents.shape[:2]
+    backwards = reversed_scenes(scenes)
+
+    def batch_at(index: int) -> Batch:
+        draws = batch_draws(recipe.seed, index)
+        clips = torch.randint(0, num_clips, (recipe.batch_size,), generator=draws).tolist()
+        starts = torch.randint(0, clip_frames - recipe.num_frames + 1, (recipe.batch_size,), generator=draws).tolist()
+        flips = (torch.rand(recipe.batch_size, generator=draws) < 0.5).tolist()
+        stretches, captions = [], []
+        for row, (clip, start, flip) in enumerate(zip(clips, starts, flips, strict=True)):
+            back = backwards[clip] if flip else None
+            frames = latents[clip, start : start + recipe.num_frames].float()
+            stretches.append(frames if back is None else frames.flip(0))
+            captions.append(caption_clip(back or scenes[clip], index * recipe.batch_size + row))
+        return {"latents": torch.stack(stretches).transpose(1, 2), "input_ids": tokenize(tokenizer, captions)}
+
+    return batch_at

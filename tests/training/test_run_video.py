@@ -1,0 +1,148 @@
+"""The training runs of StreamingT2V: the video base, then CAM and APM on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from longvid import LongVideoPipeline
+from longvid.cli.settings import merge_settings
+from longvid.cli.train import find_config
+from longvid.pipelines.streaming_t2v import StreamingT2VPipeline
+from longvid.pipelines.streaming_t2v_growth import load_video_model
+from longvid.training.draws import batch_draws
+from longvid.training.run import RECIPES
+from longvid.training.streaming_t2v import TEMPORAL
+from longvid.training.video_base import draw_timesteps
+
+SMALL_VIDEO = [
+    "checkpoint_every=1", "channels=[16,16]", "norm_groups=4", "num_frames=3", "clip_frames=5", "num_scenes=3",
+    "batch_size=2", "num_steps=2", "optimizer.warmup_steps=1",
+]  # fmt: skip
+SMALL_STREAMING = [
+    "checkpoint_every=1", "chunk_size=3", "overlap=2", "anchor_window=2", "frame_encoder_widths=[4,4,4,4]",
+    "num_image_tokens=2", "image_inner_dim=8", "num_scenes=3", "batch_size=2", "cam.num_steps=2", "apm.num_steps=2",
+    "cam.optimizer.warmup_steps=1", "apm.optimizer.warmup_steps=1", "cam.optimizer.ema_decay=0",
+    "apm.optimizer.ema_decay=0",
+]  # fmt: skip
+
+
+def records(name, words, **options):
+    options = {("data.path" if key == "data" else key): str(value) for key, value in options.items()}
+    recipe = RECIPES[name]
+    return recipe.run(merge_settings(recipe.schema, overrides=words, options=options))
+
+
+def weights(folder):
+    files = [path for path in Path(folder).glob("*/*.safetensors") if path.parent.name != "training"]
+    return {f"{path.parent.name}.{key}": value for path in files for key, value in load_file(path).items()}
+
+
+def changed(before, after):
+    return {name for name in before.keys() & after.keys() if not torch.equal(before[name], after[name])}
+
+
+@pytest.fixture(scope="module")
+def video_base(tmp_path_factory):
+    """A tiny video base, its run stopped after every step."""
+    folder = tmp_path_factory.mktemp("runs") / "video-base"
+    while (record := next(run := records("video-base", SMALL_VIDEO, output=folder), None)) is not None:
+        assert record.stage == "video_base"
+        run.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def streaming(video_base):
+    """StreamingT2V trained on it, both stages, stopped after every step."""
+    folder, steps = video_base.parent / "streaming", []
+    while (
+        record := next(run := records("streaming-t2v", SMALL_STREAMING, base=video_base, output=folder), None)
+    ) is not None:
+        steps.append((record.stage, record.step))
+        run.close()
+    assert steps == [("cam", 1), ("cam", 2), ("apm", 1), ("apm", 2)]
+    return folder
+
+
+def test_a_video_base_that_was_stopped_ends_in_the_same_weights(video_base, tmp_path):
+    list(records("video-base", SMALL_VIDEO, output=tmp_path / "whole"))
+    first, second = weights(video_base), weights(tmp_path / "whole")
+    assert first.keys() == second.keys()
+    assert not changed(first, second)
+
+
+def test_the_video_base_is_a_text_to_video_folder_of_diffusers(video_base):
+    pipeline = load_video_model(str(video_base))
+    assert type(pipeline).__name__ == "TextToVideoSDPipeline"
+    assert pipeline.unet.config.block_out_channels == [16, 16]
+
+
+def test_the_trained_folder_makes_a_video(streaming):
+    pipeline = LongVideoPipeline.from_pretrained(streaming)
+    assert isinstance(pipeline, StreamingT2VPipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    video = pipeline("a red circle moving right", num_frames=5, num_inference_steps=1, output_type="pt").frames
+    assert video.shape == (1, 5, 3, 64, 64)
+
+
+def test_the_second_stage_leaves_the_temporal_layers_as_they_are(video_base, streaming):
+    moved = changed(weights(video_base), weights(streaming))
+    assert moved
+    assert all(name.startswith("unet.") for name in moved)
+    assert not [name for name in moved if set(name.split(".")) & set(TEMPORAL)]
+
+
+def test_the_first_stage_alone_leaves_the_unet_as_it_is(video_base, tmp_path):
+    list(records("streaming-t2v", [*SMALL_STREAMING, "apm.num_steps=0"], base=video_base, output=tmp_path / "cam"))
+    after = weights(tmp_path / "cam")
+    assert not changed(weights(video_base), after)
+    assert all(gate == 0 for name, gate in after.items() if name.endswith("alpha"))
+    assert any(value.abs().sum() > 0 for name, value in after.items() if name.endswith("mid_merger.proj_out.weight"))
+
+
+def test_own_videos_train_both(clips_folder, tmp_path):
+    data = ["data.height=32", "data.width=32", "data.min_frames=5", "num_steps=1"]
+    made = list(records("video-base", [*SMALL_VIDEO, *data], data=clips_folder, output=tmp_path / "base"))
+    assert [record.stage for record in made] == ["latents"] * 3 + ["video_base"]
+    words = [*SMALL_STREAMING, *data[:3], "cam.num_steps=1", "apm.num_steps=1"]
+    made = list(records("streaming-t2v", words, data=clips_folder, base=tmp_path / "base", output=tmp_path / "all"))
+    assert [record.stage for record in made] == ["latents"] * 3 + ["frames"] * 3 + ["cam", "apm"]
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_timesteps_follow_the_law_of_their_power(power):
+    drawn = draw_timesteps(20_000, 1000, power, batch_draws(0, 0))
+    assert drawn.min() >= 0
+    assert drawn.max() <= 999
+    share = (drawn < 500).float().mean().item()  # u ** p < 1 / 2
+    assert share == pytest.approx(0.5 ** (1 / power), abs=0.015)
+
+
+@pytest.mark.parametrize("name", ["video-base-tiny", "video-base-paper", "streaming-t2v-tiny", "streaming-t2v-paper"])
+def test_the_shipped_configs_fit_their_recipes(name):
+    recipe = RECIPES[name.rsplit("-", 1)[0]]
+    settings = merge_settings(recipe.schema, file=find_config(name), options={"output": "x"})
+    assert settings.output == "x"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("video-base", ["num_frames=9", "clip_frames=5"], "num_frames must be from 1 to clip_frames, 5; got 9"),
+        ("video-base", ["timestep_power=0"], "timestep_power must be above 0; got 0"),
+        ("video-base", ["motions=[flying]"], "got flying"),
+        ("streaming-t2v", ["overlap=16"], "overlap must be from 1 to chunk_size - 1, 15; got 16"),
+        ("streaming-t2v", ["cam.num_steps=0", "apm.num_steps=0"], "nothing would be trained"),
+        ("streaming-t2v", ["drop_text=0.6", "drop_both=0.6"], "they add up to"),
+        ("streaming-t2v", ["context=words"], "context must be one of pixels, latents; got 'words'"),
+        ("streaming-t2v", ["data.path=x", "data.min_frames=20"], "data.min_frames of at least 32; got 20"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_any_work(name, words, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        next(records(name, words, output=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -243,6 +244,62 @@ def test_without_a_text_encoder_embeddings_make_the_same_video(pipe, seeded):
     rest = rebuilt(pipe, text_encoder=None, tokenizer=None)
     made = chunks(rest, seeded, prompt=None, prompt_embeds=embeds, negative_prompt_embeds=negative, num_frames=3)
     assert torch.equal(frames(made), frames(chunks(pipe, seeded, num_frames=3)))
+
+
+# --- what diffusers demands ------------------------------------------------------------------------------------------
+
+
+def test_the_call_has_every_argument_that_diffusers_expects_with_a_default(pipe):
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    required = {
+        "prompt", "negative_prompt", "prompt_embeds", "negative_prompt_embeds", "height", "width", "guidance_scale",
+        "num_inference_steps", "generator", "latents", "output_type", "return_dict", "callback_on_step_end",
+        "callback_on_step_end_tensor_inputs", "num_videos_per_prompt",
+    }  # fmt: skip
+    assert required <= set(parameters) and pipe._callback_tensor_inputs[0] == "latents"
+    assert all(each.default is not each.empty for name, each in parameters.items() if name != "self")
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("np", (1, 2, 32, 32, 3)), ("pt", (1, 2, 3, 32, 32)), ("pil", None)])
+def test_frames_come_in_the_kind_that_is_asked_for(pipe, seeded, kind, shape):
+    options = {"num_frames": 2, "num_inference_steps": 1, "output_type": kind, "generator": seeded()}
+    made = pipe(PROMPT, **options).frames
+    assert made[0][1].size == (32, 32) if shape is None else made.shape == shape
+    assert isinstance(pipe(PROMPT, **options, return_dict=False), tuple)
+
+
+def test_the_components_and_from_pipe_build_an_equal_pipeline(pipe, seeded):
+    again = HARIVOPipeline.from_pipe(pipe)
+    again.set_progress_bar_config(disable=True)
+    made = [frames(chunks(each, seeded, num_frames=2)) for each in (pipe, rebuilt(pipe), again)]
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
+
+
+def test_guidance_changes_the_video_and_a_scale_of_one_turns_it_off(pipe, seeded):
+    made = [frames(chunks(pipe, seeded, num_frames=2, guidance_scale=scale)) for scale in (7.5, 1.0, 0.0)]
+    assert not torch.equal(made[0], made[1]) and torch.equal(made[1], made[2])
+
+
+def test_a_step_may_be_changed_or_be_the_last(pipe, seeded):
+    def zeros(pipe, step, timestep, given):
+        return {"latents": torch.zeros_like(given["latents"])}
+
+    def stop(pipe, step, timestep, given):
+        pipe._interrupt = True
+
+    assert not frames(chunks(pipe, seeded, num_frames=2, callback_on_step_end=zeros)).any()
+    stopped = chunks(pipe, seeded, num_frames=12, callback_on_step_end=stop)
+    assert len(stopped) == 1 and stopped[0].state.next_window == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offload_type", ["leaf_level", "block_level"])
+def test_group_offload_changes_nothing(pipe, seeded, offload_type):
+    expected, moved = frames(chunks(pipe, seeded, num_frames=7)), tiny.harivo()
+    moved.enable_group_offload(
+        onload_device="cpu", offload_device="cpu", offload_type=offload_type, num_blocks_per_group=1
+    )
+    torch.testing.assert_close(frames(chunks(moved, seeded, num_frames=7)), expected, atol=1e-5, rtol=1e-5)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""HARIVO: text to video with a frozen text-to-image model and temporal layers in it (ECCV 2024)."""
+"""HARIVO: text to video with a frozen text-to-image model and temporal layers in it (arXiv:2410.07763)."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         ValueError: for an option or a call default that does not exist, a window that is longer than the temporal
             layers reach, or parts that do not fit each other.
 
-    Source: HARIVO: Harnessing Text-to-Image Models for Video Generation (ECCV 2024). Windows are this library's.
+    Source: HARIVO: Harnessing Text-to-Image Models for Video Generation (arXiv:2410.07763). Windows are this library's.
     """
 
     _optional_components: ClassVar[list[str]] = [

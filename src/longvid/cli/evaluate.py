@@ -76,6 +76,7 @@ def make_parser(prog: str, summary: str) -> Parser:
 def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Measure, print the table, write the report."""
     parser.check_unknown(rest)
+    arguments.videos += rest  # words behind the options
     if arguments.sprites is None and not arguments.videos:
         parser.error("expected videos, or --sprites [MODEL], the built-in world and the model to measure")
     if arguments.sprites is not None and arguments.videos:

@@ -105,8 +105,8 @@ def test_wrong_names_and_options_are_found_before_anything_is_read(folder):
     ],
 )
 def test_the_report_says_what_was_read_and_whether_it_is_lossless(tmp_path, name, options, codec, lossless):
-    _, reading = open_video(write(tmp_path / name, translated(2, size=16), **options))
-    assert reading.lossless is lossless and codec in reading.codec and reading.fps == 8
+    _, reading = open_video(write(tmp_path / name, translated(8, size=16), **options))
+    assert reading.lossless is lossless and codec in reading.codec and reading.fps == pytest.approx(8, abs=0.2)
     assert ("lossless" in reading.in_words()) == (lossless is True)
 
 

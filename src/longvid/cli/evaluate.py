@@ -15,8 +15,8 @@ from longvid.cli.parser import Parser, at_least, one_of, say
 from longvid.cli.request import DEFAULT_MODEL
 
 ABOUT = """\
-With paths: every metric that can be computed here, of each video (a file, a folder of PNGs, or a folder
-of videos), side by side.
+With paths: every metric that can be computed here, of each video (a file, a folder of PNGs, a run folder,
+or a folder of videos), side by side. A run folder knows its prompt and its chunk borders.
 
 With --sprites: a model on the built-in world. The judge reads colour, shape, background, motion and
 identity from the pixels of videos of held-out prompts. Beside every figure stand the number it was
@@ -76,6 +76,7 @@ def make_parser(prog: str, summary: str) -> Parser:
 def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Measure, print the table, write the report."""
     parser.check_unknown(rest)
+    arguments.videos += rest  # words behind the options
     if arguments.sprites is None and not arguments.videos:
         parser.error("expected videos, or --sprites [MODEL], the built-in world and the model to measure")
     if arguments.sprites is not None and arguments.videos:

@@ -196,8 +196,9 @@ def _make_metrics(
     for name in names:
         try:
             own = accepted_options(name, offered) | options.get(name, {})
-            if accepted_options(name, {"flow_size": None}):
-                own = {"flow_size": flow_size, "flow": flow.get(), **own}
+            own = accepted_options(name, {"flow_size": flow_size}) | own
+            if accepted_options(name, {"flow": None}) and "flow" not in own:
+                own["flow"] = flow.get()
             measured[name] = make_metric(name, **own)
         except ValueError as error:
             not_measured[name] = str(error)

@@ -90,6 +90,7 @@ def test_words_that_are_missing_or_too_many_are_wrong_usage(run, words):
     assert run(*words).code == 2
 
 
+@pytest.mark.slow
 def test_a_moved_or_unknown_model_is_named_and_can_be_given(run, model, tmp_path):
     moved = tmp_path / "moved"
     moved.symlink_to(model)

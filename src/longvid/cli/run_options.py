@@ -6,7 +6,7 @@ from typing import Any
 
 from longvid.cli.parser import Parser, at_least
 
-RUN_OPTIONS = ("run_dir", "keep_states", "chunk_frames")
+RUN_OPTIONS = ("run_dir", "keep_states", "chunk_frames", "prompts", "allow_different")
 
 
 def add_run_arguments(parser: Parser, *, model: bool = True) -> None:
@@ -27,6 +27,14 @@ def add_generate_arguments(group: Any) -> None:
     group.add_argument(
         "--run-dir", metavar="FOLDER", default=None, help="keep the run in a folder, to be resumed and changed"
     )
+    group.add_argument(
+        "--prompts", metavar="FILE", default=None,
+        help="a run for each line, in folders within --run-dir: .txt with prompts, or .jsonl with settings",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow-different", action="store_true", default=False,
+        help="with --prompts: go on although the model or the machine differs",
+    )  # fmt: skip
     group.add_argument(
         "--keep-states", metavar="N", type=at_least(2), default=None,
         help="chunks that can be gone on from, counted from the newest (default: all)",

@@ -45,7 +45,7 @@ def docs(session):
 
 @nox.session
 def examples(session):
-    """Run the notebook (its outputs are checked, not rewritten) and every script."""
+    """Run every notebook (its outputs are checked, not rewritten) and every script."""
     session.install(".[notebook]")
     session.run("python", "examples/run_all.py", *session.posargs)
 

@@ -1,4 +1,4 @@
-"""Run the notebook and every script of this folder, each in an empty folder; a failure gives a non-zero exit."""
+"""Run every notebook and every script of this folder, each in an empty folder; a failure gives a non-zero exit."""
 
 import subprocess
 import sys
@@ -10,12 +10,13 @@ HERE = Path(__file__).resolve().parent
 
 
 def main():
-    scripts = [path for path in sorted(HERE.glob("*.py")) if path.name not in ("run_all.py", "build_quickstart.py")]
+    scripts = [path for path in sorted(HERE.glob("*.py")) if path.name not in ("run_all.py", "build_notebook.py")]
     commands = [[sys.executable, str(script)] for script in scripts]
-    commands.append([sys.executable, str(HERE / "build_quickstart.py"), "--check"])
+    for notebook in sorted(HERE.glob("*.cells")):
+        commands.append([sys.executable, str(HERE / "build_notebook.py"), notebook.stem, "--check"])
     for command in commands:
         begin = time.perf_counter()
-        print(f"== {Path(command[1]).name}", flush=True)
+        print("==", Path(command[1]).name, *command[2:], flush=True)
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run(command, cwd=folder, check=True)
         print(f"   {time.perf_counter() - begin:.0f} s", flush=True)

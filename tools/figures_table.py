@@ -21,7 +21,8 @@ def take(path: Path) -> None:
     """Keep a report's settings, model and figures."""
     report = {key: value for key, value in json.loads(path.read_text()).items() if key != "prompts"}
     REPORTS.mkdir(parents=True, exist_ok=True)
-    target = REPORTS / f"{report['title'].replace(' ', '-')}.json"
+    model = report["model"]["name"].removeprefix("longvid/")
+    target = REPORTS / f"{report['title'].replace(' ', '-')}-{model}.json"
     target.write_text(json.dumps(report, indent=1) + "\n")
 
 
@@ -32,7 +33,7 @@ def table() -> str:
         "| model | figure | value | 95 % interval | bar | | chance | judge's ceiling | n |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for report in sorted(reports, key=lambda report: ORDER.index(report["title"])):
+    for report in sorted(reports, key=lambda report: (ORDER.index(report["title"]), report["model"]["name"])):
         for name, figure in report["figures"].items():
             lines.append(row(report["model"]["name"], name, figure))
     return "\n".join(lines) + "\n"

@@ -88,7 +88,19 @@ _HOMES = {
     "plan_windows": ".video.windows",
     "read_video": ".video.io",
 }
-_ROOMS = ("bundled", "cli", "conversion", "modules", "pipelines", "runs", "samplers", "sprites", "training", "video")
+_ROOMS = (
+    "bundled",
+    "cli",
+    "conversion",
+    "metrics",
+    "modules",
+    "pipelines",
+    "runs",
+    "samplers",
+    "sprites",
+    "training",
+    "video",
+)
 
 
 def __getattr__(name: str) -> Any:

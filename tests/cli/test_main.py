@@ -51,7 +51,7 @@ def test_the_version_is_that_of_the_package(run):
         (["generate"], "expected a prompt"),
         (["models", "--jsn"], "unknown option '--jsn'; did you mean '--json'?"),
         (["info", "more"], "expected no further words; got 'more'"),
-        (["evaluate"], "expected --sprites"),
+        (["evaluate"], "expected videos, or --sprites"),
     ],
 )
 def test_wrong_usage_is_one_line_that_names_the_nearest_word(run, words, hint):

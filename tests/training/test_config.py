@@ -13,11 +13,11 @@ from longvid.cli.train import find_config, shipped_configs
 from longvid.modules import count_parameters
 from longvid.training.art_v import build_networks
 from longvid.training.clip import build_clip
-from longvid.training.config import ARTVSettings, BaseSettings, check_art_v, check_base
+from longvid.training.config import ARTVSettings, BaseSettings, HARIVOSettings, check_art_v, check_base
 from longvid.training.unet import build_unet
 from longvid.training.vae import build_vae
 
-SCHEMAS = {"base": BaseSettings, "art-v": ARTVSettings}
+SCHEMAS = {"base": BaseSettings, "art-v": ARTVSettings, "harivo": HARIVOSettings}
 
 
 def shipped(name):
@@ -25,7 +25,8 @@ def shipped(name):
 
 
 def test_a_tiny_and_a_paper_size_config_ship_for_each_run():
-    assert shipped_configs() == ["art-v-paper", "art-v-tiny", "art-v-tiny-further", "base-paper", "base-tiny"]
+    for recipe in ("art-v", "base", "harivo", "streaming-t2v", "video-base"):
+        assert {f"{recipe}-paper", f"{recipe}-tiny"} <= set(shipped_configs())
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

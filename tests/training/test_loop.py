@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -194,3 +195,11 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 def test_a_precision_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="precision"):
         fit(Line(), 1, replace(OPTIONS, mixed_precision="fp17"))
+
+
+def test_a_schedule_ends_at_the_smallest_learning_rate():
+    options = replace(PLAIN, learning_rate=0.1, min_learning_rate=0.02, lr_schedule="cosine")
+    rates = [record.learning_rate for record in fit(Line(), 4, options)]
+    assert rates == pytest.approx([0.02 + 0.08 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(1, 5)])
+    warm = replace(options, warmup_steps=2)
+    assert [r.learning_rate for r in fit(Line(), 4, warm)] == pytest.approx([0.06, 0.1, 0.06, 0.02])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import socket
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import multiprocessing
 
 import tiny
 from longvid.training.losses import (
@@ -19,6 +22,7 @@ from longvid.training.losses import (
     observed,
     temporal_attention_loss,
 )
+from longvid.training.losses.contrastive import two_frames
 
 
 def draw(*shape, seed=0):
@@ -240,8 +244,6 @@ def test_two_frames_of_every_video_meet_and_then_wait_as_negatives(store):
     assert all(any(torch.allclose(entry, frame) for frame in known) for entry in queued)
     state, losses = draws.get_state(), module(second, 4, draws)
     draws.set_state(state)
-    from longvid.training.losses.contrastive import two_frames
-
     picks = two_frames(2, 4, draws, second.device)
     assert (picks[0] != picks[1]).all()
     z1, z2 = (
@@ -254,8 +256,6 @@ def test_two_frames_of_every_video_meet_and_then_wait_as_negatives(store):
 
 
 def test_every_pair_of_different_frames_comes_up():
-    from longvid.training.losses.contrastive import two_frames
-
     first, second = two_frames(400, 3, torch.Generator().manual_seed(0), torch.device("cpu"))
     assert set(zip(first.tolist(), second.tolist(), strict=True)) == {
         (a, b) for a in range(3) for b in range(3) if a != b
@@ -301,3 +301,20 @@ def test_both_models_get_the_gradient_of_the_regularisation_unless_the_image_mod
         assert video.grad.any() and (image.grad is None) == detach
     with pytest.raises(ValueError, match="two predictions of one shape"):
         mapping_regularisation(torch.zeros(1, 1, 1, 2, 2), torch.zeros(1, 1, 1, 2, 3), torch.tensor([0]))
+
+
+def push_in_a_process(rank, port, folder):
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    queue = NegativeQueue(3, (1,))
+    queue.push(torch.tensor([[1.0], [2.0]]) + 10 * rank)
+    torch.save(queue.filled().flatten().tolist(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_the_queues_of_all_processes_hold_the_same(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    multiprocessing.start_processes(push_in_a_process, (port, tmp_path), nprocs=2, start_method="fork")
+    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [[12, 11, 2]] * 2

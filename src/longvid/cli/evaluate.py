@@ -1,4 +1,4 @@
-"""`longvid evaluate --sprites`: make videos of prompts that training never saw, and read them back from the pixels."""
+"""`longvid evaluate`: measure videos, or make videos of prompts that training never saw and read them back."""
 
 from __future__ import annotations
 
@@ -9,21 +9,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from longvid.cli import evaluate_videos
+from longvid.cli.evaluate_videos import check_writable
 from longvid.cli.parser import Parser, at_least, one_of, say
 from longvid.cli.request import DEFAULT_MODEL
 
 ABOUT = """\
-The judge reads colour, shape, background, motion and identity from the pixels of videos of held-out
-prompts. Beside every figure stand the number it was measured on, its 95 % interval, the bar, the level
-of chance, and what the judge says of drawn videos and of the model's own reconstruction of them.
+With paths: every metric that can be computed here, of each video (a file, a folder of PNGs, a run folder,
+or a folder of videos), side by side. A run folder knows its prompt and its chunk borders.
+
+With --sprites: a model on the built-in world. The judge reads colour, shape, background, motion and
+identity from the pixels of videos of held-out prompts. Beside every figure stand the number it was
+measured on, its 95 % interval, the bar, the level of chance, and what the judge says of drawn videos and
+of the model's own reconstruction of them.
 """
 EXAMPLES = """\
 examples:
+  longvid evaluate demo.mp4
+  longvid evaluate first.mp4 second.mp4 --html report.html --json report.json
+  longvid evaluate frames/ --metrics mawe,seams --borders 16:8
+  longvid evaluate frames/ --metrics lpips lpips.backbone=alexnet-owt-7be5be79.pth lpips.linear=alex.pth
   longvid evaluate --sprites
   longvid evaluate --sprites longvid/art-v-tiny --num-prompts 200 --long-prompts 40 --json report.json
   longvid evaluate --sprites longvid/base-tiny --part image
   longvid evaluate --sprites my-model/ --part vae
 """
+SPRITE_OPTIONS = ("part", "num_prompts", "num_frames", "long_prompts", "long_frames", "batch_size", "seed")
+VIDEO_OPTIONS = ("prompt", "metrics", "borders", "flow", "flow_weights", "flow_size", "html")
 PARTS = {"video": DEFAULT_MODEL, "image": "longvid/base-tiny", "vae": DEFAULT_MODEL}
 IMAGE_OPTIONS = {"num_inference_steps": 25, "guidance_scale": 5.0}
 
@@ -31,6 +43,13 @@ IMAGE_OPTIONS = {"num_inference_steps": 25, "guidance_scale": 5.0}
 def make_parser(prog: str, summary: str) -> Parser:
     """The parser of `longvid evaluate`."""
     parser = Parser(prog=prog, description=f"longvid evaluate: {summary}.\n\n{ABOUT}", epilog=EXAMPLES)
+    parser.add_argument(
+        "videos",
+        metavar="VIDEO",
+        nargs="*",
+        help="a file, a folder of PNGs, or a folder of videos; METRIC.OPTION=VALUE is for that metric",
+    )
+    evaluate_videos.add_options(parser)
     parser.add_argument(
         "--sprites", metavar="MODEL", nargs="?", const="", help=f"default: {DEFAULT_MODEL}, for images {PARTS['image']}"
     )
@@ -57,13 +76,17 @@ def make_parser(prog: str, summary: str) -> Parser:
 def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Measure, print the table, write the report."""
     parser.check_unknown(rest)
-    if rest:
-        parser.error(f"expected options only; got {rest[0]!r}")
-    if arguments.sprites is None:
-        parser.error("expected --sprites [MODEL], the built-in world and the model to measure")
+    arguments.videos += rest  # words behind the options
+    if arguments.sprites is None and not arguments.videos:
+        parser.error("expected videos, or --sprites [MODEL], the built-in world and the model to measure")
+    if arguments.sprites is not None and arguments.videos:
+        parser.error(f"expected either videos or --sprites; got both, {arguments.videos[0]!r} among the videos")
+    _check_options(parser, arguments)
+    if arguments.videos:
+        return evaluate_videos.run(arguments)
     arguments.sprites = arguments.sprites or PARTS[arguments.part]
     if arguments.json:
-        _check_writable(Path(arguments.json))
+        check_writable(Path(arguments.json), "--json")
     from longvid.pipelines.sources import local_source
 
     local_source(arguments.sprites)
@@ -151,11 +174,10 @@ class _Bar:
         self._bar.update(done - self._bar.n)
 
 
-def _check_writable(path: Path) -> None:
-    existed = path.exists()
-    try:
-        path.open("ab").close()
-    except OSError as error:
-        raise ValueError(f"--json: cannot write {str(path)!r}: {error.strerror}") from error
-    if not existed:
-        path.unlink()
+def _check_options(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Refuse options that only the other kind of evaluation would use."""
+    foreign = VIDEO_OPTIONS if arguments.sprites is not None else SPRITE_OPTIONS
+    for name in foreign:
+        if getattr(arguments, name) != parser.get_default(name):
+            kind = "videos" if foreign is VIDEO_OPTIONS else "--sprites"
+            parser.error(f"--{name.replace('_', '-')} goes with {kind} only")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from longvid.cli.parser import Parser, at_least, one_of
+from longvid.cli.parser import Parser, at_least, guidance, one_of
 from longvid.cli.request import DEFAULT_MODEL
 from longvid.cli.run_options import RUN_OPTIONS, add_generate_arguments
 
@@ -76,7 +76,9 @@ def _add_content(group: Any) -> None:
 
 def _add_sampling(group: Any) -> None:
     group.add_argument("--num-inference-steps", metavar="N", type=at_least(1), help="denoising steps of each frame")
-    group.add_argument("--guidance-scale", metavar="X", type=float, help="guidance on the text; 1: off")
+    group.add_argument(
+        "--guidance-scale", metavar="X", type=guidance, help="guidance on the text; 1: off; 12.5:7.5: high, then low"
+    )
     group.add_argument("--reference-guidance-scale", metavar="X", type=float, help="on the frames before; 0: off")
     group.add_argument("--anchor-guidance-scale", metavar="X", type=float, help="on the first frame; 0: off")
     group.add_argument("--noise-level", metavar="K", type=at_least(0), help="how noisy the frames before are made")

@@ -21,7 +21,8 @@ COMMANDS = {
     "enhance": "make the frames of a video anew with a video model, at any length",
     "models": "list the models: what is bundled, what the papers describe",
     "info": "show versions, devices and folders, for bug reports",
-    "evaluate": "measure a model on the built-in world",
+    "evaluate": "measure videos, or a model on the built-in world",
+    "benchmark-set": "make and measure a video of every prompt of a set",
     "train": "train a model, or the tiny models that ship",
     "convert": "make a pipeline folder of the official StreamingT2V checkpoint",
 }
@@ -82,7 +83,7 @@ def _dispatch(argv: list[str], debug: bool) -> int:
         parser.check_unknown(unknown)
     if name not in COMMANDS:
         parser.error(f"unknown command {name!r}{nearest(name, COMMANDS)}")
-    command = importlib.import_module(f"longvid.cli.{name}")
+    command = importlib.import_module(f"longvid.cli.{name.replace('-', '_')}")
     command_parser = command.make_parser(f"longvid {name}", COMMANDS[name])
     command_parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     arguments, rest = command_parser.parse_known_args(argv[1:])
@@ -91,7 +92,7 @@ def _dispatch(argv: list[str], debug: bool) -> int:
 
 
 def _parser() -> Parser:
-    commands = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+    commands = "\n".join(f"  {name:<13} {what}" for name, what in COMMANDS.items())
     parser = Parser(
         prog="longvid",
         usage="longvid COMMAND [options]",

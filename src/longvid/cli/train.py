@@ -22,6 +22,7 @@ EXAMPLES = """\
 examples:
   longvid train base --output models/base-tiny
   longvid train art-v --base models/base-tiny --output models/art-v-tiny num_steps=1000
+  longvid train harivo --config harivo-tiny-baseline --output models/harivo-baseline
   longvid train art-v --config my.yaml --data clips/ --output models/waves optimizer.learning_rate=3e-4
   longvid train video-base --output models/video-base-tiny
   longvid train streaming-t2v --base models/video-base-tiny --output models/streaming-t2v-tiny

@@ -29,8 +29,7 @@ __all__ = ["evaluate_pipeline", "evaluate_t2i", "evaluate_vae", "evaluation_scen
 
 WINDOW = 16
 """Frames of the windows at the start and at the end."""
-SHORT, LONG = 64, 256
-"""Lengths that the bars are set for."""
+SHORT, LONG, STREAMING, TOGETHER = 64, 256, 240, 24
 BARS: dict[int, dict[str, float]] = {
     SHORT: {
         "direction, frames 0-15": 0.92,
@@ -48,7 +47,19 @@ BARS: dict[int, dict[str, float]] = {
         "background drift at the end": 15.0,
         "sprite still there": 0.85,
     },
+    STREAMING: {
+        "direction, frames 0-15": 0.90,
+        "direction, last 16": 0.80,
+        "sprite color, last 16": 0.88,
+        "background drift at the end": 12.0,
+    },
+    TOGETHER: {
+        "direction, whole clip": 0.75,
+        "sprite color, last 16": 0.95,
+        "background color, last 16": 0.95,
+    },
 }
+"""Bars by the length they are set for: ART-V 64 and 256 frames, StreamingT2V 240, HARIVO 24."""
 WHOLE_CLIP = ("bouncing", "circling", "spinning", "breathing", "still")
 CEILING_PROMPTS = 64
 """The judge itself is measured on the drawn videos of so many prompts, and on the autoencoder's copies of them."""
@@ -168,6 +179,7 @@ def _read_clips(scenes: Sequence[Scene], videos: Tensor) -> list[Record]:
         if whole is not None:
             seen = whole[row].sprites[0]
             right = seen.motion == truth.motion
+            record |= {"direction, whole clip": right if directed else None}
             record |= {motion: right if truth.motion == motion else None for motion in WHOLE_CLIP}
             record |= {"size": seen.size == truth.size if truth.motion != "breathing" else None}
             record |= {"speed": seen.speed == truth.speed if right and truth.motion != "still" else None}
@@ -193,6 +205,7 @@ def _figures(records: Sequence[Record], num_frames: int, scenes: Sequence[Scene]
     shares = {
         "direction, frames 0-15": "direction",
         "direction, last 16": "direction",
+        **({"direction, whole clip": "direction"} if "motion seen" in records[0]["made"] else {}),
         **({motion: "motion" for motion in WHOLE_CLIP} if "motion seen" in records[0]["made"] else {}),
         "sprite color, frames 0-15": "color",
         "sprite color, last 16": "color",

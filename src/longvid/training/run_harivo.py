@@ -89,6 +89,8 @@ def assemble(base: Any, networks: HARIVONetworks, settings: HARIVOSettings) -> H
         unet=networks.unet.eval(),
         mapping_network=networks.mapping_network,
         frame_tokens=networks.frame_tokens,
+        window_size=settings.num_frames,
+        overlap=settings.num_frames // 3,
         call_defaults=dict(settings.call_defaults) or None,
     )
 

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from longvid import VideoWriter
+from longvid.cli.evaluate_videos import parse_borders, parse_size
+from longvid.cli.evaluated import find_evaluated
+from metrics_videos import translated
+
+
+@pytest.fixture
+def videos(tmp_path) -> list[Path]:
+    """Two folders of frames."""
+    paths = [tmp_path / "first", tmp_path / "second"]
+    for seed, path in enumerate(paths):
+        with VideoWriter(path) as writer:
+            writer.write(translated(10, seed=seed).transpose(0, 1)[None])
+    return paths
+
+
+def test_videos_are_compared_in_one_command(run, videos):
+    metrics = ("--metrics", "seams,flicker", "--borders", "4:4")
+    result = run("evaluate", *videos, *metrics, "--json", "report.json", "--html", "report.html", "--quiet")
+    assert result.code == 0, result.err
+    values = json.loads(Path("report.json").read_text())
+    assert [video["read"]["path"] for video in values["videos"]] == [str(path) for path in videos]
+    assert values["videos"][0]["borders"] == [4, 8] and values["command"].startswith("longvid evaluate")
+    assert "first" in result.out and "second" in result.out and "seams" in result.out
+    assert Path("report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_flow_and_its_size_can_be_chosen(run, videos):
+    pytest.importorskip("cv2")
+    result = run("evaluate", videos[0], "--flow", "dis", "--flow-size", "own", "--metrics", "mawe,loops", "--quiet")
+    assert result.code == 0 and "mawe" in result.out and "lossless" in result.out
+
+
+def test_what_is_wrong_is_found_before_the_first_frame(run, videos):
+    assert "did you mean 'flicker'" in run("evaluate", videos[0], "--metrics", "flickr").err
+    assert "there is no video" in run("evaluate", "nowhere.mp4").err
+    assert "--html: cannot write" in run("evaluate", videos[0], "--html", "no/page.html").err
+    assert "--borders: expected frames" in run("evaluate", videos[0], "--borders", "0,4").err
+    assert "--flow-size: expected" in run("evaluate", videos[0], "--flow-size", "720").err
+    assert "'raft' or 'dis'" in run("evaluate", videos[0], "--flow", "lk").err
+
+
+def test_videos_and_the_built_in_world_are_two_kinds_of_evaluation(run, videos):
+    assert "expected videos, or --sprites" in run("evaluate").err
+    assert "got both" in run("evaluate", videos[0], "--sprites", "some/model").err
+    assert "--part goes with --sprites only" in run("evaluate", videos[0], "--part", "vae").err
+    assert "--metrics goes with videos only" in run("evaluate", "--sprites", "--metrics", "mawe").err
+
+
+def test_borders_and_sizes_are_read_in_their_spellings():
+    assert list(parse_borders("16:8")(40)) == [16, 24, 32] and parse_borders("3,9")(5) == [3, 9]
+    assert parse_borders(None) is None
+    assert parse_size("own") is None and parse_size("480x640") == (480, 640)
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory, art_v) -> Path:
+    """A finished run of 6 frames in chunks of 2, kept without loss."""
+    path = tmp_path_factory.mktemp("runs") / "circle"
+    size = {"height": 32, "width": 32, "num_inference_steps": 1}
+    art_v.generate_to(path, "a red circle", num_frames=6, chunk_frames=2, codec="ffv1", **size)
+    return path
+
+
+def test_a_run_folder_knows_its_borders_and_is_read_without_loss(run, a_run):
+    result = run("evaluate", a_run, "--metrics", "seams,flicker", "--json", "report.json", "--quiet")
+    assert result.code == 0, result.err
+    video = json.loads(Path("report.json").read_text())["videos"][0]
+    assert video["borders"] == [2, 4] and video["read"]["lossless"] is True and video["read"]["num_frames"] == 6
+    assert result.out.startswith("circle: 6 frames, 32 x 32")
+
+
+def test_a_run_knows_its_prompt_unless_another_is_given(a_run):
+    assert find_evaluated([str(a_run)], prompt=None, borders=None)[0].prompt == "a red circle"
+    assert find_evaluated([str(a_run)], prompt="a star", borders=None)[0].prompt == "a star"
+    assert find_evaluated([str(a_run)] * 2, prompt=None, borders=parse_borders("3"))[0].borders == [3]

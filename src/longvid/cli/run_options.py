@@ -6,7 +6,8 @@ from typing import Any
 
 from longvid.cli.parser import Parser, at_least
 
-RUN_OPTIONS = ("run_dir", "keep_states", "chunk_frames")
+WATCH_OPTIONS = ("plain", "events")
+RUN_OPTIONS = ("run_dir", "keep_states", "chunk_frames", *WATCH_OPTIONS)
 
 
 def add_run_arguments(parser: Parser, *, model: bool = True) -> None:
@@ -18,6 +19,7 @@ def add_run_arguments(parser: Parser, *, model: bool = True) -> None:
         parser.add_argument(
             "--allow-different", action="store_true", help="go on although the model or the machine differs"
         )
+        add_watch_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the manifest on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
 
@@ -35,3 +37,10 @@ def add_generate_arguments(group: Any) -> None:
         "--chunk-frames", metavar="N", type=at_least(1), default=None,
         help="frames of a chunk of the run, the overlap counted (default: 16)",
     )  # fmt: skip
+    add_watch_arguments(group)
+
+
+def add_watch_arguments(group: Any) -> None:
+    """The options to see a run while it is made."""
+    group.add_argument("--plain", action="store_true", default=False, help="one line per chunk in place of the bar")
+    group.add_argument("--events", metavar="FILE", default=None, help="add every event to a file, as a line of JSON")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from longvid.runs.folder import RunFolder, check_file, digest_of
 from longvid.runs.inputs import with_prompt
 from longvid.runs.manifest import Change, ChunkRecord, Manifest
 from longvid.runs.spans import Span, spans_from
-from longvid.runs.watcher import RunWatcher
+from longvid.runs.watcher import RunPlan, RunWatcher
 from longvid.video.atomic import move_into_place
 from longvid.video.io import VideoWriter
 from longvid.video.join import JoinedVideo, join_videos
@@ -53,6 +53,7 @@ class Maker:
         """Make every chunk that is missing, and the finished video; False if the pipeline was interrupted."""
         with self.watcher.shielded():
             video = self.rebuild_video()
+        self._announce(len(self.manifest.chunks), list(self._spans(self.manifest.next_window)))
         spans = self._spans(self.manifest.next_window)
         span = next(spans, None)
         while span is not None:
@@ -75,6 +76,7 @@ class Maker:
             raise ValueError(f"chunk {index} has {old.stop - old.start} frames; now it would have other ones")
         changes = [c for c in self.manifest.changes if c.rest or c.chunk != index] + [change]
         effective = replace(self.manifest, changes=changes).change_of(index)
+        self._announce(index, [span])
         with closing(self._stream(index, effective)) as windows:
             made = self._make(index, span, windows, effective, take=old.take + 1)
         if made is None:
@@ -100,6 +102,22 @@ class Maker:
                 raise ValueError(f"the chunks of {self.folder.path} hold {count} of {self.manifest.num_frames} frames")
             self.manifest.finished = self.manifest.digest()
             self.save()
+
+    def _announce(self, index: int, spans: Sequence[Span]) -> None:
+        if spans:
+            first, last = spans[0], spans[-1]
+            self.watcher.on_plan(
+                RunPlan(
+                    path=self.folder.path,
+                    fps=float(self.manifest.options.rate),
+                    num_frames=self.manifest.num_frames,
+                    start=first.start,
+                    frames=last.stop - first.start,
+                    chunks=len(spans),
+                    first_chunk=index,
+                    windows=last.stop_window - first.first_window,
+                )
+            )
 
     # --- one chunk ---------------------------------------------------------------------------------------------------
 

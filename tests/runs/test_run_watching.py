@@ -6,9 +6,12 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 import tiny_runs
-from longvid.runs import EventWatcher, Pace, RunPlan, RunWatcher, Watchers
+from longvid import StreamState, read_video
+from longvid.runs import EventWatcher, Pace, PreviewWatcher, RunPlan, RunWatcher, Watchers
+from longvid.video.state import VideoChunk
 from tiny_runs import begin_run
 
 LOSSLESS = {"codec": "ffv1"}
@@ -91,3 +94,44 @@ def test_several_watchers_are_told_in_turn_and_each_sees_the_tensors_of_those_be
 
     both = Watchers(Doubling(), RunWatcher(), Doubling())
     assert torch.equal(both.on_step(None, 0, 0, {"latents": torch.ones(2)})["latents"], torch.full((2,), 4.0))
+
+
+def test_a_preview_shows_the_frames_made_so_far_and_a_resumed_one_those_before(pipe, tmp_path):
+    class StopAtFrame3(RunWatcher):
+        def on_window(self, window):
+            if window.start == 3:
+                raise KeyboardInterrupt
+
+    run = begin_run(tmp_path / "run", pipe, num_frames=5, **LOSSLESS)
+    (run.path / ".preview.mp4.1.partial.mp4").write_bytes(b"of a dead process")
+    with pytest.raises(KeyboardInterrupt):
+        run.resume(pipe, watcher=Watchers(PreviewWatcher(), StopAtFrame3()))
+    assert len(list(read_video(run.path / "preview.mp4"))) == 4
+    run.resume(pipe, watcher=PreviewWatcher())
+    clip = read_video(run.path / "preview.mp4")
+    assert len(list(clip)) == 4 and (clip.height, clip.width) == (
+        16,
+        16,
+    )  # of chunk 0 its first frame, all of the others
+    with Image.open(run.path / "preview.png") as page:
+        assert page.format == "PNG" and page.width > 32
+    assert not list(run.path.glob(".*"))
+
+
+def test_a_preview_is_small_evenly_spaced_and_written_seldom(tmp_path):
+    clock = Clock()
+    preview = PreviewWatcher(seconds=5, max_frames=4, max_side=8, clock=clock)
+    preview.on_plan(RunPlan(tmp_path, 8.0, 40, 0, 40, 1, 0, 40))
+    written = []
+    for start in range(40):
+        preview.on_window(VideoChunk(torch.full((1, 3, 1, 24, 30), start / 40), start, StreamState(start + 1)))
+        written.append((tmp_path / "preview.png").stat().st_mtime_ns)
+        clock.now += 1
+    assert len(set(written)) == 8 and len(preview._frames) <= 8
+    preview.on_end(None)
+    frames = list(read_video(tmp_path / "preview.mp4"))
+    levels = torch.stack(frames).mean((1, 2, 3)) * 40
+    assert frames[0].shape == (3, 6, 8) and len(frames) <= 4
+    assert (levels.diff() - levels.diff()[0]).abs().max() < 1 and levels[0] < 1
+    with pytest.raises(ValueError, match="max_frames >= 1"):
+        PreviewWatcher(max_frames=0)

@@ -28,7 +28,7 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
     if not settings.prompt:
         parser.error('expected a prompt, such as "a red circle moving right"')
     in_folder = arguments.run_dir is not None
-    if any(getattr(arguments, name) for name in RUN_OPTIONS):
+    if any(getattr(arguments, name) not in (None, False) for name in RUN_OPTIONS):
         from longvid.cli.run_job import RunJob, check_generate_arguments
 
         check_generate_arguments(arguments, settings.output)

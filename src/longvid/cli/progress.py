@@ -54,6 +54,11 @@ class FrameBar:
         self._num_done, self._window_size = self._num_done + num_frames, num_frames
         self._move_to(self._num_done)
 
+    def take_back(self, num_frames: int) -> None:
+        """Count frames as missing again."""
+        self._num_done -= num_frames
+        self._move_to(self._num_done)
+
     def close(self) -> None:
         """Draw the bar a last time and leave it."""
         self._bar.set_postfix_str("", refresh=not self._bar.disable)

@@ -17,7 +17,7 @@ from longvid.cli.progress import FrameBar
 from longvid.cli.record import describe_output
 from longvid.cli.request import GenerateSettings, OutputSettings, SchedulerSettings
 from longvid.cli.run_options import RUN_OPTIONS
-from longvid.cli.watch import check_watch_arguments, watcher_of
+from longvid.cli.watch import check_watch_arguments, limits_of, watcher_of
 from longvid.runs import Run, RunOptions, RunWatcher, begin
 
 
@@ -142,7 +142,7 @@ def check_generate_arguments(arguments: argparse.Namespace, output: OutputSettin
         ValueError: naming the option.
     """
     if arguments.run_dir is None:
-        given = [name for name in RUN_OPTIONS if getattr(arguments, name)]
+        given = [name for name in RUN_OPTIONS if getattr(arguments, name) not in (None, False)]
         if given:
             raise ValueError(f"--{given[0].replace('_', '-')} is for runs in a folder: pass --run-dir too")
         return
@@ -156,12 +156,16 @@ def check_generate_arguments(arguments: argparse.Namespace, output: OutputSettin
 
 
 def _run_options(output: OutputSettings, arguments: argparse.Namespace) -> RunOptions:
-    given = {"keep_states": arguments.keep_states, "chunk_frames": arguments.chunk_frames}
+    given = {name: getattr(arguments, name) for name in ("keep_states", "chunk_frames", "max_rerolls")}
+    if arguments.max_rerolls is not None and arguments.on_problem != "reroll":
+        raise ValueError("--max-rerolls is for --on-problem reroll")
     return RunOptions(
         fps=DEFAULT_FPS if output.fps is None else output.fps,
         codec=output.codec,
         crf=output.crf,
         pixel_format=output.pixel_format,
+        on_problem=arguments.on_problem or "warn",
+        limits=limits_of(arguments.limit or ()),
         **{name: value for name, value in given.items() if value is not None},
     )
 

@@ -1,18 +1,24 @@
-"""Who looks on while a command works on a run folder: a bar or plain lines, and a file of events."""
+"""Who looks on while a command works on a run folder: a bar or plain lines, warnings, events, a preview."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from longvid.cli.interrupts import Interrupts
-from longvid.cli.parser import say
+from longvid.cli.parser import nearest, say
 from longvid.cli.progress import FrameBar
-from longvid.runs import EventWatcher, Pace, RunPlan, RunWatcher, Watchers
+from longvid.metrics.diagnosis import Limits
+from longvid.runs import EventWatcher, Pace, PreviewWatcher, RunPlan, RunWatcher, Watchers
 
 
 class ShieldWatcher(RunWatcher):
@@ -44,8 +50,15 @@ class BarWatcher(RunWatcher):
 
     def on_window(self, window: Any) -> None:
         """Count its frames."""
+        self._pace.on_window(window)
         self._note()
         self._bar.on_chunk(window.num_frames)
+
+    def on_reroll(self, index: int, take: int, change: Any) -> None:
+        """Go back to where the chunk began."""
+        made = self._pace.frames
+        self._pace.on_reroll(index, take, change)
+        self._bar.take_back(made - self._pace.frames)
 
     def on_chunk(self, index: int, record: Any) -> None:
         """Count it."""
@@ -55,8 +68,8 @@ class BarWatcher(RunWatcher):
     def _note(self) -> None:
         plan, pace = self._pace.plan, self._pace
         if plan is not None:
-            chunk = min(plan.first_chunk + pace.chunks + 1, plan.first_chunk + plan.chunks)
-            self._bar.note = f"chunk {chunk}/{plan.first_chunk + plan.chunks}, {memory_text(pace.values())}"
+            done, total = plan.first_chunk + pace.chunks, plan.first_chunk + plan.chunks
+            self._bar.note = f"{done}/{total} chunks, {memory_text(pace.values())}"
 
 
 class PlainWatcher(RunWatcher):
@@ -64,7 +77,7 @@ class PlainWatcher(RunWatcher):
 
     def __init__(self) -> None:
         self._pace = Pace()
-        self.on_step, self.on_window = self._pace.on_step, self._pace.on_window
+        self.on_step, self.on_window, self.on_reroll = self._pace.on_step, self._pace.on_window, self._pace.on_reroll
 
     def on_plan(self, plan: RunPlan) -> None:
         """Say what is made."""
@@ -79,9 +92,22 @@ class PlainWatcher(RunWatcher):
         values = pace.values()
         left = str(timedelta(seconds=round(pace.seconds_left or 0)))
         say(
-            f"chunk {index + 1}/{plan.first_chunk + plan.chunks}: {record.stop} of {plan.num_frames} frames,"
+            f"{index + 1} of {plan.first_chunk + plan.chunks} chunks, {record.stop} of {plan.num_frames} frames,"
             f" {pace.steps} steps, {pace.rate or 0:.3g} frames/s, {left} left, {memory_text(values)}"
         )
+
+
+class ProblemWatcher(RunWatcher):
+    """Prints a warning for every problem of a chunk."""
+
+    def on_diagnosis(self, index: int, take: int, diagnosis: Any) -> None:
+        """Say what is wrong."""
+        for found in diagnosis.findings:
+            tqdm.write(f"longvid: warning: chunk {index}, take {take}: {found}", file=sys.stderr)
+
+    def on_reroll(self, index: int, take: int, change: Any) -> None:
+        """Say what is done."""
+        tqdm.write(f"chunk {index} is made again, with seed {change.seed}", file=sys.stderr)
 
 
 def memory_text(values: dict[str, Any]) -> str:
@@ -91,13 +117,34 @@ def memory_text(values: dict[str, Any]) -> str:
     return ", ".join(f"{size / 1e9:.1f} GB {where}" for where, size in used.items() if size is not None) or "memory ?"
 
 
+def limits_of(words: Sequence[str]) -> Limits:
+    """The limits of `--limit NAME=VALUE ...`.
+
+    Raises:
+        ValueError: if there is no such limit, or it is no number.
+    """
+    given: dict[str, float] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            given[name] = float(value)
+        except ValueError:
+            raise ValueError(f"--limit takes NAME=NUMBER, such as seam=4; got {word!r}") from None
+    known = [field.name for field in fields(Limits)]
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"--limit is one of {', '.join(known)}; got {unknown[0]!r}{nearest(unknown[0], known)}")
+    return Limits(**given)
+
+
 def watcher_of(bar: FrameBar, interrupts: Interrupts, arguments: argparse.Namespace) -> Watchers:
     """All that a command's options ask for."""
-    shown: list[RunWatcher] = [ShieldWatcher(interrupts)]
+    shown: list[RunWatcher] = [ShieldWatcher(interrupts), ProblemWatcher()]
     if arguments.plain and not arguments.quiet:
         shown.append(PlainWatcher())
     elif not arguments.quiet:
         shown.append(BarWatcher(bar))
+    if arguments.preview:
+        shown.append(PreviewWatcher())
     if arguments.events is not None:
         shown.append(EventWatcher(arguments.events))
     return Watchers(*shown)

@@ -19,8 +19,8 @@ STEP_SECONDS = 1.0
 class EventWatcher(RunWatcher):
     """Adds a JSON object on a line of its own for every event; the line is in the file when the event is over.
 
-    Every object has `event`, the kind, and `time`, in UTC. All kinds but `plan` and `end` also have the fields of
-    `Pace.values`. A step is told of when a second has passed since the last event.
+    Every object has `event`, the kind, and `time`, in UTC. `step`, `window` and `chunk` also have the
+    fields of `Pace.values`. A step is told of when a second has passed since the last event.
 
     Args:
         path: The file; what it holds is kept.
@@ -54,6 +54,17 @@ class EventWatcher(RunWatcher):
         """Tell which frames were made."""
         self.pace.on_window(window)
         self._add("window", start=window.start, stop=window.start + window.num_frames, **self.pace.values())
+
+    def on_diagnosis(self, index: int, take: int, diagnosis: Any) -> None:
+        """Tell what was measured, and the problems."""
+        problems = [{"problem": found.problem, "value": found.value, "limit": found.limit, "text": str(found)}
+                    for found in diagnosis.findings]  # fmt: skip
+        self._add("diagnosis", chunk=index, take=take, scores=diagnosis.scores, problems=problems)
+
+    def on_reroll(self, index: int, take: int, change: Any) -> None:
+        """Tell which seed a chunk with a problem is made again with."""
+        self.pace.on_reroll(index, take, change)
+        self._add("reroll", chunk=index, take=take, seed=change.seed)
 
     def on_chunk(self, index: int, record: Any) -> None:
         """Tell which chunk is on the disk."""

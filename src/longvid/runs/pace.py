@@ -38,6 +38,7 @@ class Pace(RunWatcher):
         self.plan, self._began = plan, self._clock()
         self.frames = self.windows = self.chunks = self.steps = 0
         self.window_part = 0.0
+        self._kept = (0, 0)
 
     def on_plan(self, plan: RunPlan) -> None:
         """Count from here."""
@@ -56,7 +57,11 @@ class Pace(RunWatcher):
 
     def on_chunk(self, index: int, record: Any) -> None:
         """Count a chunk."""
-        self.chunks += 1
+        self.chunks, self._kept = self.chunks + 1, (self.frames, self.windows)
+
+    def on_reroll(self, index: int, take: int, change: Any) -> None:
+        """Take back the frames of a chunk that is made again; the time that they took stays."""
+        (self.frames, self.windows), self.window_part = self._kept, 0.0
 
     @property
     def seconds(self) -> float:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from longvid.runs.manifest import ChunkRecord
+    from longvid.metrics.diagnosis import Diagnosis
+    from longvid.runs.manifest import Change, ChunkRecord
     from longvid.video.state import VideoChunk
 
 
@@ -26,6 +27,7 @@ class RunPlan:
         chunks: How many chunks that is.
         first_chunk: The number of the first of them.
         windows: How many windows that is.
+        parts: The first frame and the file of every other chunk that is on the disk.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class RunPlan:
     chunks: int
     first_chunk: int
     windows: int
+    parts: tuple[tuple[int, Path], ...] = ()
 
 
 class RunWatcher:
@@ -50,6 +53,12 @@ class RunWatcher:
 
     def on_window(self, window: VideoChunk) -> None:
         """New frames are made; they are not on the disk yet."""
+
+    def on_diagnosis(self, index: int, take: int, diagnosis: Diagnosis) -> None:
+        """A take of a chunk was looked at; it is not in the manifest yet."""
+
+    def on_reroll(self, index: int, take: int, change: Change) -> None:
+        """A chunk that has a problem is made again, as another take with the seed of `change`."""
 
     def on_chunk(self, index: int, record: ChunkRecord) -> None:
         """A chunk is on the disk, in the manifest and in the video."""
@@ -88,6 +97,16 @@ class Watchers(RunWatcher):
         """Tell all."""
         for watcher in self.watchers:
             watcher.on_window(window)
+
+    def on_diagnosis(self, index: int, take: int, diagnosis: Diagnosis) -> None:
+        """Tell all."""
+        for watcher in self.watchers:
+            watcher.on_diagnosis(index, take, diagnosis)
+
+    def on_reroll(self, index: int, take: int, change: Change) -> None:
+        """Tell all."""
+        for watcher in self.watchers:
+            watcher.on_reroll(index, take, change)
 
     def on_chunk(self, index: int, record: ChunkRecord) -> None:
         """Tell all."""

@@ -26,7 +26,7 @@ class Limits:
     """
 
     seam: float = 2.0
-    color: float = 20.0
+    color: float = 15.0
     contrast: float = 10.0
     still: float = 0.1
     black: float = 16.0

@@ -186,11 +186,11 @@ class Maker:
         try:
             record = self._make(index, span, windows, change, number)
         except NotFinite:
-            take = Take(None, Diagnosis({}, (Finding("nan"),)))
-            self.watcher.on_diagnosis(index, number, take.diagnosis)
+            diagnosis = Diagnosis({}, (Finding("nan"),))
+            self.watcher.on_diagnosis(index, number, diagnosis)
             if not self.policy.max_rerolls:
                 raise
-            return take
+            return Take(None, diagnosis)
         return None if record is None else self._look(index, record)
 
     def _look(self, index: int, record: ChunkRecord) -> Take:

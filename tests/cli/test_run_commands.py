@@ -40,7 +40,7 @@ def test_a_run_is_made_stopped_resumed_changed_extended_and_branched(run, model)
     threading.Thread(target=stop_after_a_chunk, daemon=True).start()
     words = ["--num-frames", 6, "--run-dir", NAME, "--chunk-frames", 2]
     stopped = run("generate", PROMPT, *common, *words)
-    assert stopped.code == 130 and f"of 6 frames are in {NAME}/video.mkv; go on with `longvid resume" in stopped.err
+    assert stopped.code == 130 and f"of 6 frames are in {NAME}; go on with `longvid resume" in stopped.err
     assert 0 < Run(NAME).num_made < 6
 
     done = run("resume", NAME)

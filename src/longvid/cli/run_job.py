@@ -173,7 +173,7 @@ def _run_options(output: OutputSettings, arguments: argparse.Namespace) -> RunOp
 def _kept(run: Run) -> str:
     if not run.num_made:
         return f"no chunk was made yet; go on with `longvid resume {run.path}`"
-    return f"{run.num_made} of {run.num_frames} frames are in {run.video}; go on with `longvid resume {run.path}`"
+    return f"{run.num_made} of {run.num_frames} frames are in {run.path}; go on with `longvid resume {run.path}`"
 
 
 def _text_or_none(value: Any) -> str | None:

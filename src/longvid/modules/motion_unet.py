@@ -97,7 +97,8 @@ def motion_adapter_of(unet: UNetMotionModel) -> MotionAdapter:
     if weights.keys() != adapter.state_dict().keys():
         raise ValueError("the temporal layers hold a LoRA: unload_lora_weights first, or fuse_lora and unload it then")
     adapter.load_state_dict(weights)
-    return adapter.to(unet.device).train(unet.training)
+    nn.Module.to(adapter, unet.device)  # diffusers' own `to` is not typed
+    return adapter.train(unet.training)
 
 
 def zero_motion_outputs(module: nn.Module) -> None:

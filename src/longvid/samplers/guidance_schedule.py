@@ -80,7 +80,7 @@ def as_guidance_scale(value: Any) -> Any:
     return GuidanceSchedule(**value)
 
 
-def can_guide(scale: GuidanceScale | None) -> bool:
+def can_guide(scale: Any) -> bool:
     """Whether a scale may ever be above 1, so that the unconditional branch is needed."""
     return callable(scale) or (scale or 0) > 1
 

@@ -116,7 +116,7 @@ def test_a_moved_or_unknown_model_is_named_and_can_be_given(run, model, tmp_path
     assert allowed.code == 0 and "not made by one model on one machine: torch 1.0 ->" in allowed.out
 
 
-def test_a_plain_run_prints_a_line_per_chunk_and_a_quiet_one_nothing(run, model):
+def test_a_plain_run_prints_a_line_per_chunk_and_a_quiet_one_warnings_only(run, model):
     words = ["--model", model, "--num-frames", 3, "--chunk-frames", 2, "--events", "events.jsonl"]
     words += ["--preview", "--on-problem", "reroll", "--max-rerolls", 1, "--limit", "seam=0", "--limit", "still=0"]
     plain = run("generate", PROMPT, *words, "--run-dir", NAME, "--plain")
@@ -127,6 +127,7 @@ def test_a_plain_run_prints_a_line_per_chunk_and_a_quiet_one_nothing(run, model)
     assert [line.split(" frames,")[0] for line in lines] == ["1 of 2 chunks, 2 of 3", "2 of 2 chunks, 3 of 3"]
     assert "frames/s" in lines[0] and "left" in lines[0] and "GB host" in lines[0]
     quiet = run("extend", NAME, "--num-frames", 4, "--quiet", "--plain", "--events", "events.jsonl")
-    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    assert (quiet.code, quiet.out) == (0, "")
+    assert all(line.startswith("longvid: warning: chunk 1, take ") for line in quiet.err.splitlines())
     told = [json.loads(line)["event"] for line in Path("events.jsonl").read_text().splitlines()]
     assert told.count("end") == 2 and told.count("chunk") == 3 and "reroll" in told

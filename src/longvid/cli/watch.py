@@ -98,7 +98,10 @@ class PlainWatcher(RunWatcher):
 
 
 class ProblemWatcher(RunWatcher):
-    """Prints a warning for every problem of a chunk."""
+    """Prints a warning for every problem of a chunk, also for the quiet; the others learn when it is made again."""
+
+    def __init__(self, *, quiet: bool):
+        self._quiet = quiet
 
     def on_diagnosis(self, index: int, take: int, diagnosis: Any) -> None:
         """Say what is wrong."""
@@ -107,7 +110,8 @@ class ProblemWatcher(RunWatcher):
 
     def on_reroll(self, index: int, take: int, change: Any) -> None:
         """Say what is done."""
-        tqdm.write(f"chunk {index} is made again, with seed {change.seed}", file=sys.stderr)
+        if not self._quiet:
+            tqdm.write(f"chunk {index} is made again, with seed {change.seed}", file=sys.stderr)
 
 
 def memory_text(values: dict[str, Any]) -> str:
@@ -138,7 +142,7 @@ def limits_of(words: Sequence[str]) -> Limits:
 
 def watcher_of(bar: FrameBar, interrupts: Interrupts, arguments: argparse.Namespace) -> Watchers:
     """All that a command's options ask for."""
-    shown: list[RunWatcher] = [ShieldWatcher(interrupts), ProblemWatcher()]
+    shown: list[RunWatcher] = [ShieldWatcher(interrupts), ProblemWatcher(quiet=arguments.quiet)]
     if arguments.plain and not arguments.quiet:
         shown.append(PlainWatcher())
     elif not arguments.quiet:

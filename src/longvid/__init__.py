@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .pipelines.enhance import VideoEnhancerPipeline as VideoEnhancerPipeline
     from .pipelines.harivo import HARIVOPipeline as HARIVOPipeline
     from .pipelines.loading import LoadablePipeline as LoadablePipeline
+    from .pipelines.optimization import Optimization as Optimization
     from .pipelines.streaming_t2v import StreamingT2VPipeline as StreamingT2VPipeline
     from .runs.run import Run as Run
     from .samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler as DPMPP2SAncestralScheduler
@@ -67,6 +68,7 @@ _HOMES = {
     "MappingNetwork": ".modules.mapping_network",
     "MaskedDiffusionModel": ".modules.masked_diffusion",
     "ModelMixin": "diffusers",
+    "Optimization": ".pipelines.optimization",
     "Run": ".runs.run",
     "SchedulerMixin": "diffusers",
     "StreamState": ".video.state",

@@ -19,6 +19,7 @@ examples:
   longvid generate --config run.yaml output.crf=12 scheduler.options.eta=0.5
   longvid generate --from-json demo.json --output again.mp4
   longvid generate "a red circle moving right" --num-frames 2400 --run-dir runs/circle
+  longvid generate --prompts prompts.txt --num-frames 240 --run-dir runs
 
 Any setting can stand in the YAML file of --config, as an option, or as a word key=value:
 prompt, negative_prompt, image, video, model, seed, num_frames, frames_per_prompt, height, width,

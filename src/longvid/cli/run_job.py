@@ -30,7 +30,7 @@ class RunJob(Job):
         super().__init__(
             settings, paths, interrupts, command=arguments.command, quiet=arguments.quiet, debug=arguments.debug
         )
-        self.options = _run_options(settings.output, arguments)
+        self.options = run_options(settings.output, arguments)
 
     def load(self, image: Any, earlier: dict[str, Any] | None) -> None:
         """Load the model, check the whole request, and begin the run folder."""
@@ -39,17 +39,18 @@ class RunJob(Job):
         if not self.debug:
             quiet_libraries()
         self.pipe = load_model(settings, self.pipeline_kind)
-        self._warn_unknown_words()
+        self.begin(image)
+
+    def request(self, image: Any) -> Any:
+        """What the loaded model is asked for; the noise comes from the seed that the run keeps."""
         call = {**self._call_arguments(image), "generator": None}
-        folder = Path(settings.model).expanduser()
-        model = {
-            "name": str(folder.resolve()) if folder.is_dir() else settings.model,
-            "device": settings.device,
-            "dtype": settings.dtype,
-            "scheduler": {"name": settings.scheduler.name, "options": dict(settings.scheduler.options)},
-        }
-        request = type(self.pipe).stream.request_type(**call)
-        self.run = begin(self.run_dir, self.pipe, request, self.options, seed=settings.seed, model=model)
+        return type(self.pipe).stream.request_type(**call)
+
+    def begin(self, image: Any) -> None:
+        """Begin the folder with the model that is loaded."""
+        self._warn_unknown_words()
+        request, model = self.request(image), model_values(self.settings)
+        self.run = begin(self.run_dir, self.pipe, request, self.options, seed=self.settings.seed, model=model)
 
     def make(self) -> int:
         """Fill the folder; returns the exit code."""
@@ -57,6 +58,17 @@ class RunJob(Job):
         return work(
             self.run, lambda watcher: self.run.resume(self.pipe, watcher=watcher), self.interrupts, self.arguments
         )
+
+
+def model_values(settings: Any) -> dict[str, Any]:
+    """What a run keeps of the settings to load its model again."""
+    folder = Path(settings.model).expanduser()
+    return {
+        "name": str(folder.resolve()) if folder.is_dir() else settings.model,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "scheduler": {"name": settings.scheduler.name, "options": dict(settings.scheduler.options)},
+    }
 
 
 def work(
@@ -141,6 +153,8 @@ def check_generate_arguments(arguments: argparse.Namespace, output: OutputSettin
     Raises:
         ValueError: naming the option.
     """
+    if arguments.allow_different and arguments.prompts is None:
+        raise ValueError("--allow-different is for --prompts and for `longvid resume`")
     if arguments.run_dir is None:
         given = [name for name in RUN_OPTIONS if getattr(arguments, name) not in (None, False)]
         if given:
@@ -151,11 +165,12 @@ def check_generate_arguments(arguments: argparse.Namespace, output: OutputSettin
         raise ValueError(f"a run folder holds its own video; expected --run-dir without {', '.join(given)}")
     if arguments.from_json:
         raise ValueError("expected --run-dir or --from-json; got both")
-    _run_options(output, arguments)
+    run_options(output, arguments)
     check_watch_arguments(arguments, arguments.run_dir)
 
 
-def _run_options(output: OutputSettings, arguments: argparse.Namespace) -> RunOptions:
+def run_options(output: OutputSettings, arguments: argparse.Namespace) -> RunOptions:
+    """How the video of a run is kept."""
     given = {name: getattr(arguments, name) for name in ("keep_states", "chunk_frames", "max_rerolls")}
     if arguments.max_rerolls is not None and arguments.on_problem != "reroll":
         raise ValueError("--max-rerolls is for --on-problem reroll")

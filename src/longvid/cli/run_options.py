@@ -7,7 +7,10 @@ from typing import Any
 from longvid.cli.parser import Parser, at_least, one_of
 
 WATCH_OPTIONS = ("plain", "events", "preview")
-RUN_OPTIONS = ("run_dir", "keep_states", "chunk_frames", "on_problem", "max_rerolls", "limit", *WATCH_OPTIONS)
+PROBLEM_OPTIONS = ("on_problem", "max_rerolls", "limit")
+RUN_OPTIONS = (
+    "run_dir", "keep_states", "chunk_frames", "prompts", "allow_different", *PROBLEM_OPTIONS, *WATCH_OPTIONS
+)  # fmt: skip
 
 
 def add_run_arguments(parser: Parser, *, model: bool = True) -> None:
@@ -29,6 +32,14 @@ def add_generate_arguments(group: Any) -> None:
     group.add_argument(
         "--run-dir", metavar="FOLDER", default=None, help="keep the run in a folder, to be resumed and changed"
     )
+    group.add_argument(
+        "--prompts", metavar="FILE", default=None,
+        help="a run for each line, in folders within --run-dir: .txt with prompts, or .jsonl with settings",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow-different", action="store_true", default=False,
+        help="with --prompts: go on although the model or the machine differs",
+    )  # fmt: skip
     group.add_argument(
         "--keep-states", metavar="N", type=at_least(2), default=None,
         help="chunks that can be gone on from, counted from the newest (default: all)",

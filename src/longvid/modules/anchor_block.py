@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from einops import rearrange
 from torch import Tensor, nn
+
+from .attention import LeanAttention
 
 
 def patch_tokens(anchor: Tensor, patch: int) -> Tensor:
@@ -97,7 +98,7 @@ class AnchorCrossAttention(nn.Module):
     ):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.attn2 = Attention(
+        self.attn2 = LeanAttention(
             query_dim=dim,
             cross_attention_dim=cross_attention_dim,
             heads=heads,

@@ -15,6 +15,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from .anchor_block import ANCHOR_INJECTIONS, install_anchor, patch_tokens, sincos_positions
+from .attention import install_lean_attention
 from .level_embedding import LEVEL_EMBEDDINGS
 from .signature import extends_arguments_of
 
@@ -94,6 +95,7 @@ class AnchoredUNet(UNet2DConditionModel):
             raise ValueError(f"anchor_pos='sincos' needs tokens of a width divisible by 4; got {token_dim}")
         for transformer in [m for m in self.modules() if isinstance(m, Transformer2DModel)]:
             install_anchor(transformer, anchor_injection, token_dim, zero_init=anchor_zero_init)
+        install_lean_attention(self)
 
         time_embed_dim = self.time_embedding.linear_2.out_features
         sinusoid_dim = self.time_embedding.linear_1.in_features

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.attention_processor import Attention
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..video.layout import check_video
+from .attention import LeanAttention
 
 CONVOLUTIONS = ("temporal", "3d")
 
@@ -93,7 +93,7 @@ class MappingLayer(nn.Module):
         super().__init__()
         self.convolutions = convolutions
         self.norm = nn.LayerNorm(channels)
-        self.attention = Attention(channels, heads=num_heads, dim_head=head_dim)
+        self.attention = LeanAttention(channels, heads=num_heads, dim_head=head_dim)
         self.proj_out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, sample: Tensor) -> Tensor:

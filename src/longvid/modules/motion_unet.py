@@ -10,6 +10,8 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import nn
 
+from .attention import install_lean_attention
+
 _BLOCKS = {
     "CrossAttnDownBlock2D": "CrossAttnDownBlockMotion",
     "DownBlock2D": "DownBlockMotion",
@@ -43,6 +45,7 @@ def motion_unet(unet: UNet2DConditionModel, motion_adapter: MotionAdapter | None
         motion_adapter = new_motion_adapter(unet)
     check_adapter(unet, motion_adapter)
     model = UNetMotionModel.from_unet2d(unet, motion_adapter)
+    install_lean_attention(model)
     return model.train(unet.training)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from diffusers.models.attention_processor import Attention
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..video.layout import unfold_frames
+from .attention import LeanAttention
 
 
 class AttentionMerger(nn.Module):
@@ -34,7 +34,7 @@ class AttentionMerger(nn.Module):
             raise ValueError(f"channels must be a multiple of head_dim; got channels={channels}, head_dim={head_dim}")
         self.norm = nn.GroupNorm(num_groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)
-        self.attention = Attention(query_dim=channels, heads=channels // head_dim, dim_head=head_dim)
+        self.attention = LeanAttention(query_dim=channels, heads=channels // head_dim, dim_head=head_dim)
         self.proj_out = nn.Linear(channels, channels)
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..video.layout import check_video, fold_frames, unfold_frames
+from .attention import install_lean_attention
 from .signature import extends_arguments_of
 from .text_layers import Text, check_text, install_text_layers
 
@@ -48,6 +49,7 @@ class VideoUNet(UNet3DConditionModel, PeftAdapterMixin):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.num_text_layers = install_text_layers([*self.down_blocks, self.mid_block, *self.up_blocks])
+        install_lean_attention(self)
 
     @classmethod
     def from_unet(cls, unet: UNet3DConditionModel) -> Self:
@@ -115,7 +117,7 @@ class VideoUNet(UNet3DConditionModel, PeftAdapterMixin):
         """Time embedding of every frame of `sample`, (B, C, F, H, W): timestep () or (B,) -> (B * F, D)."""
         batch, _, num_frames, *_ = sample.shape
         timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
-        sinusoid = self.time_proj(timesteps).to(self.dtype)
+        sinusoid = self.time_proj(timesteps).to(sample.dtype)
         embedding = self.time_embedding(sinusoid, timestep_cond)
         return embedding.repeat_interleave(num_frames, dim=0, output_size=batch * num_frames)
 

@@ -179,7 +179,7 @@ class LongVideoPipeline(TextPipeline):
         if frames is None:
             noise = self.prepare_noise(window, request, generator, state.keys)
             predict = self.predictor(window, state, conditions, generator=generator, extras=extras)
-            latents = self.denoise(predict, noise, request, generator)
+            latents = self.denoise(self._replayed(predict), noise, request, generator)
             frames = WindowFrames(self.vae, latents=latents[:, :, window.keep])
         if not self.interrupt:  # an interrupted window is made again when the stream goes on from its state
             context = self.next_context(window, state, conditions, frames)

@@ -44,6 +44,7 @@ class ChunkPredictor:
         batched: bool = True,
     ):
         self.unet, self.cam, self.branches, self.weights, self.batched = unet, cam, branches, weights, batched
+        self.dtype = unet.dtype  # a search through all parts of the network: once per chunk
 
     def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Predict one chunk, guided, in the scheduler's kind of prediction."""
@@ -53,7 +54,7 @@ class ChunkPredictor:
 
     def conditional(self, sample: Tensor, timestep: Tensor, conditions: Mapping[str, Any]) -> Tensor:
         """Predict under one branch or several joined ones, (n B, C, F, h, w), in the networks' dtype inside."""
-        inner, options = sample.to(self.unet.dtype), {}
+        inner, options = sample.to(self.dtype), {}
         if self.cam is not None:
             features = self.cam(inner, timestep, conditions["text"], encoded_frames=conditions["frames"])
             options = self.cam.unet_options(features)

@@ -105,10 +105,11 @@ class ClipPredictor:
     ):
         self.unet, self.mapping_network, self.branches, self.weight = unet, mapping_network, branches, weight
         self.batched, self.control = batched, control
+        self.dtype = unet.dtype  # a search through all parts of the network: once per clip
 
     def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Predict one clip, guided, in the scheduler's kind of prediction."""
-        inner = sample.to(self.unet.dtype)
+        inner = sample.to(self.dtype)
         mapped = inner if self.mapping_network is None else self.mapping_network(inner)
         branches = [{**branch, "raw": inner} for branch in self.branches()]
         weights = [self.weight()] * (len(branches) - 1)

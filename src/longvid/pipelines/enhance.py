@@ -165,7 +165,7 @@ class VideoEnhancerPipeline(TextPipeline):
             windows = fit_windows(latents.shape[2], request.chunk_size or 0, request.overlap or 0)
             timesteps = self._lay_out(request)
             with self._bar("denoising", len(timesteps) * len(windows), "chunk") as bar:
-                predict = _counted(self.predictor(conditions, request), bar)
+                predict = _counted(self._replayed(self.predictor(conditions, request)), bar)
                 cuts = window_generator(keys, _CUTS)
                 predict = blended(predict, windows, cuts, cut=request.cut, device=self._device)
                 latents = self.denoise(predict, latents, timesteps, request, keys)

@@ -222,7 +222,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         if window.overlap:
             known, noise = state.context["latents"].to(self._device), self._noise_before(window, request, state.keys)
         joining = Joining(
-            clip=partial(self.clip, conditions=conditions),
+            clip=lambda part: self._replayed(self.clip(part, conditions=conditions)),
             mitigate=partial(
                 mitigated,
                 scheduler=self.scheduler,

@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from longvid.pipelines.loading import LoadablePipeline
+from longvid.pipelines.optimization import Optimization, optimized, replayed
 from longvid.pipelines.prompts import encode_text
 from longvid.pipelines.request import VideoRequest
 from longvid.pipelines.vocabulary import unknown_words
@@ -28,6 +29,28 @@ class TextPipeline(LoadablePipeline):
     _interrupt: bool = False
     _device: torch.device | None = None  # of the current stream; diffusers' own property takes long to find it
     _fingerprint: tuple[Any, dict[str, str]] | None = None
+    optimization: Optimization | None = None
+    """What `optimize` did last."""
+
+    def optimize(self, level: str = "exact", *, backend: str = "inductor", fullgraph: bool = False) -> Optimization:
+        """Make the pipeline faster; call it when the pipeline is on its device and complete (LoRA, processors).
+
+        Args:
+            level: "exact": what leaves every bit as it is. "fast": also compiles the networks that run at every step
+                (`torch.compile`), whose results differ by rounding; the first steps of every new size, batch or number
+                of frames wait for the compiler, from seconds to minutes. "max": also replays them as CUDA graphs, whose
+                buffers stay allocated. A later call with another level takes the compiled networks back.
+            backend: Backend of `torch.compile`.
+            fullgraph: Whether a network that cannot be compiled as a whole is an error.
+
+        Returns:
+            What was done, and what was left out on this machine and why, such as compiling without a compiler.
+
+        Raises:
+            ValueError: for a level that does not exist.
+        """
+        self.optimization = optimized(self, level, backend=backend, fullgraph=fullgraph)
+        return self.optimization
 
     def encode_prompt(
         self,
@@ -105,6 +128,10 @@ class TextPipeline(LoadablePipeline):
             return rearrange(rows.to(self.unet.dtype), "(v s r) n d -> s (v r) n d", **sizes)
 
         return by_segment(embeds), None if negative is None else by_segment(negative)
+
+    def _replayed(self, predict: Any) -> Any:
+        """The prediction, safe from CUDA graphs where they are in use."""
+        return replayed(predict) if self.optimization and self.optimization.uses_cuda_graphs else predict
 
     def _converted(self, texts: list[str]) -> list[str]:
         """Write out the names of textual inversions that have several vectors, where a pipeline can load them."""

@@ -1,6 +1,7 @@
 """Long runs in a folder: a video that survives its process, goes on bit for bit, and can be changed in part."""
 
 from longvid.runs.begin import begin as begin
+from longvid.runs.begin import check_request as check_request
 from longvid.runs.begin import generate_to as generate_to
 from longvid.runs.events import EventWatcher as EventWatcher
 from longvid.runs.manifest import ChunkRecord as ChunkRecord

@@ -18,6 +18,8 @@ def environment(pipe: Any) -> dict[str, str]:
     """Everything besides model and request that can change a bit of a video, by name."""
     device = torch.device(pipe.device)
     cuda = device.type == "cuda"
+    optimization = getattr(pipe, "optimization", None)
+    compiled = optimization is not None and optimization.level != "exact"
     return {
         **{name: _version(name) for name in PACKAGES},
         "device": f"{device.type} {torch.cuda.get_device_name(device)}" if cuda else device.type,
@@ -25,6 +27,7 @@ def environment(pipe: Any) -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+        **({"optimization": optimization.level} if compiled else {}),
     }
 
 

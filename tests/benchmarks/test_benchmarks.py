@@ -1,0 +1,125 @@
+"""Every benchmark runs, with toys: not how fast things are, but that the figures mean what they say."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+TOYS = ["--models", "toy", "--device", "cpu", "--repeats", "1", "--warmup", "0"]
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def run(main, tmp_path, *arguments):
+    """Run a benchmark and give what it wrote."""
+    path = tmp_path / "result.json"
+    content = main([*TOYS, "--json", str(path), *arguments])
+    assert json.loads(path.read_text()) == json.loads(json.dumps(content))
+    assert {"torch", "device", "commit"} <= content["machine"].keys()
+    return content["rows"]
+
+
+def test_generate_gives_rates_latencies_and_memory(tmp_path):
+    import generate
+
+    options = ["--methods", "art-v", "--steps", "1", "--windows", "2", "--modes", "exact"]
+    (row,) = run(generate.main, tmp_path, *options)
+    assert (row["method"], row["mode"], row["size"]) == ("art-v", "exact", "8 x 8")
+    assert row["frames/s"]["median"] > 0
+    assert 0 < row["outside networks"]["median"] < 1
+    assert row["host MiB"] > 0
+
+
+def test_the_roofline_counts_flops_and_measures_ceilings(tmp_path):
+    import roofline
+
+    rows = run(roofline.main, tmp_path, "--matrix", "64", "--methods", "enhancer")
+    assert [row["what"] for row in rows[:3]] == ["matrix product", "copy", "enhancer: unet"]
+    assert rows[2]["GFLOP"] > 0
+    assert rows[2]["of the matrix ceiling"]["median"] > 0
+
+
+def test_the_loops_of_others_make_the_same_frames(tmp_path):
+    import peers
+
+    rows = run(peers.main, tmp_path, "--steps", "1", "--peers", "unet3d", "animatediff")
+    assert [row["what"] for row in rows] == ["unet3d", "animatediff"]
+    assert all(row["largest difference"] < 1e-4 for row in rows)
+
+
+def test_memory_compares_the_longest_with_the_shortest(tmp_path):
+    import memory
+
+    one, both = run(memory.main, tmp_path, "--in-process", "--methods", "art-v", "--windows", "2", "--steps", "1")
+    assert one["frames"] == 2
+    assert one["peak MiB"] > 0
+    assert both["frames"] == both["peak MiB"] == 1.0, "one length beside itself"
+    long = {"frames": 6, "peak MiB": 108.0}
+    assert memory.compared({"frames": 2, "peak MiB": 100.0}, long)["KiB per further frame"] == 2048
+
+
+def test_overhead_gives_the_share_outside_of_the_networks(tmp_path):
+    import overhead
+
+    options = ["--methods", "harivo", "--windows", "1", "--steps", "1", "--skip-loading"]
+    (row,) = run(overhead.main, tmp_path, *options)
+    assert 0 < row["outside the networks"]["median"] < 1
+    assert 0 < overhead.imported("longvid") < 5
+
+
+def test_the_programme_for_a_gpu_names_arguments_that_exist(monkeypatch, tmp_path):
+    import gpu_all
+
+    programs = []
+    monkeypatch.setattr(gpu_all.subprocess, "run", lambda program, timeout: programs.append(program) or Done())
+    assert gpu_all.main(["--dry-run", "--out", str(tmp_path)]) == 0
+    assert [Path(program[1]).name for program in programs] == [f"{job.script}.py" for job in gpu_all.JOBS]
+    assert sum(job.limit_s for job in gpu_all.JOBS) > 0
+    for program in programs:
+        assert Path(program[1]).is_file()
+
+
+class Done:
+    returncode = 0
+
+
+def test_only_the_outermost_call_of_a_network_counts():
+    import clocks
+
+    ticks = iter(range(100))
+    inner = nn.Linear(2, 2)
+    outer = nn.Sequential(inner)
+    with clocks.NetworkClock({"outer": outer, "inner": inner}, "cpu", lambda: next(ticks)) as clock:
+        outer(torch.zeros(1, 2))
+        inner(torch.zeros(1, 2))
+    assert clock.seconds == {"outer": 1, "inner": 1}
+    assert clock.calls == {"outer": 1, "inner": 1}
+    assert not outer._forward_hooks
+    assert not inner._forward_pre_hooks
+
+
+def test_a_spread_is_the_median_and_the_quartiles():
+    import common
+
+    assert common.spread([5, 1, 2, 4, 3]) == {"median": 3, "q1": 2, "q3": 4, "min": 1, "max": 5, "n": 5}
+    assert common.spread([2.0])["q1"] == 2.0
+    with pytest.raises(ValueError, match="at least one measurement"):
+        common.spread([])
+    assert common.picture_size("1280x720") == (720, 1280)
+    assert common.shown(common.spread([1.0, 2.0, 3.0])) == "2 (1.5 to 2.5)"
+
+
+def test_the_peak_of_memory_sees_what_was_given_back():
+    import clocks
+
+    with clocks.PeakMemory("cpu") as peak:
+        block = torch.ones(2**24)  # 64 MiB
+        inside = clocks.resident()
+        del block
+    assert peak.host >= inside - 1

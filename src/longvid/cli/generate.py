@@ -15,6 +15,7 @@ from longvid.cli.job import Job
 from longvid.cli.output_paths import check_outputs, free_name
 from longvid.cli.parser import Parser
 from longvid.cli.request import GenerateSettings, read_record
+from longvid.cli.run_options import RUN_OPTIONS
 from longvid.cli.settings import merge_settings, split_overrides
 
 __all__ = ["make_parser", "run"]
@@ -31,7 +32,7 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
     if not settings.prompt:
         parser.error('expected a prompt, such as "a red circle moving right"')
     in_folder = arguments.run_dir is not None
-    if in_folder or arguments.keep_states or arguments.chunk_frames or arguments.allow_different:
+    if any(getattr(arguments, name) not in (None, False) for name in RUN_OPTIONS):
         from longvid.cli.run_job import RunJob, check_generate_arguments
 
         check_generate_arguments(arguments, settings.output)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from longvid.cli.parser import say
 from longvid.cli.progress import FrameBar
 from longvid.cli.record import describe_output
 from longvid.cli.request import GenerateSettings, OutputSettings, SchedulerSettings
+from longvid.cli.run_options import RUN_OPTIONS
+from longvid.cli.watch import check_watch_arguments, limits_of, watcher_of
 from longvid.runs import Run, RunOptions, RunWatcher, begin
 
 
@@ -70,22 +71,6 @@ def model_values(settings: Any) -> dict[str, Any]:
     }
 
 
-class BarWatcher(RunWatcher):
-    """Moves a progress bar, and holds Ctrl-C back while the folder changes."""
-
-    def __init__(self, bar: FrameBar, interrupts: Interrupts):
-        self._bar, self._interrupts = bar, interrupts
-        self.on_step = bar.on_step
-
-    def on_window(self, window: Any) -> None:
-        """Count its frames."""
-        self._bar.on_chunk(window.num_frames)
-
-    def shielded(self) -> AbstractContextManager[Any]:
-        """Ctrl-C waits until the block is done."""
-        return self._interrupts.shielded()
-
-
 def work(
     run: Run,
     act: Callable[[RunWatcher], Any],
@@ -103,9 +88,11 @@ def work(
         arguments: With `quiet` and `json`.
         total: Frames to make; None counts on from those that there are.
     """
-    bar = FrameBar(total or run.num_frames, done=0 if total else run.num_made, disable=arguments.quiet)
+    check_watch_arguments(arguments, run.path)
+    hidden = arguments.quiet or arguments.plain
+    bar = FrameBar(total or run.num_frames, done=0 if total else run.num_made, disable=hidden)
     try:
-        act(BarWatcher(bar, interrupts))
+        act(watcher_of(bar, interrupts, arguments))
     except KeyboardInterrupt as stop:
         bar.close()
         say(f"longvid: stopped; {_kept(run)}")
@@ -169,7 +156,7 @@ def check_generate_arguments(arguments: argparse.Namespace, output: OutputSettin
     if arguments.allow_different and arguments.prompts is None:
         raise ValueError("--allow-different is for --prompts and for `longvid resume`")
     if arguments.run_dir is None:
-        given = [name for name in ("keep_states", "chunk_frames") if getattr(arguments, name) is not None]
+        given = [name for name in RUN_OPTIONS if getattr(arguments, name) not in (None, False)]
         if given:
             raise ValueError(f"--{given[0].replace('_', '-')} is for runs in a folder: pass --run-dir too")
         return
@@ -179,16 +166,21 @@ def check_generate_arguments(arguments: argparse.Namespace, output: OutputSettin
     if arguments.from_json:
         raise ValueError("expected --run-dir or --from-json; got both")
     run_options(output, arguments)
+    check_watch_arguments(arguments, arguments.run_dir)
 
 
 def run_options(output: OutputSettings, arguments: argparse.Namespace) -> RunOptions:
     """How the video of a run is kept."""
-    given = {"keep_states": arguments.keep_states, "chunk_frames": arguments.chunk_frames}
+    given = {name: getattr(arguments, name) for name in ("keep_states", "chunk_frames", "max_rerolls")}
+    if arguments.max_rerolls is not None and arguments.on_problem != "reroll":
+        raise ValueError("--max-rerolls is for --on-problem reroll")
     return RunOptions(
         fps=DEFAULT_FPS if output.fps is None else output.fps,
         codec=output.codec,
         crf=output.crf,
         pixel_format=output.pixel_format,
+        on_problem=arguments.on_problem or "warn",
+        limits=limits_of(arguments.limit or ()),
         **{name: value for name, value in given.items() if value is not None},
     )
 

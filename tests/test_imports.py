@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "sprites": {"video"},
     "pipelines": {"bundled", "modules", "samplers", "video"},
     "conversion": {"pipelines", "bundled", "modules", "samplers", "video"},
-    "runs": {"pipelines", "video"},
+    "runs": {"metrics", "pipelines", "video"},
     "training": {"pipelines", "sprites", "bundled", "modules", "samplers", "video"},
 }
 EVERY_ROOM = {*MAY_IMPORT, "cli"}

@@ -7,6 +7,7 @@ import pytest
 
 from longvid import VideoWriter
 from longvid.cli.evaluate_videos import parse_borders, parse_size
+from longvid.cli.evaluated import find_evaluated
 from metrics_videos import translated
 
 
@@ -57,3 +58,26 @@ def test_borders_and_sizes_are_read_in_their_spellings():
     assert list(parse_borders("16:8")(40)) == [16, 24, 32] and parse_borders("3,9")(5) == [3, 9]
     assert parse_borders(None) is None
     assert parse_size("own") is None and parse_size("480x640") == (480, 640)
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory, art_v) -> Path:
+    """A finished run of 6 frames in chunks of 2, kept without loss."""
+    path = tmp_path_factory.mktemp("runs") / "circle"
+    size = {"height": 32, "width": 32, "num_inference_steps": 1}
+    art_v.generate_to(path, "a red circle", num_frames=6, chunk_frames=2, codec="ffv1", **size)
+    return path
+
+
+def test_a_run_folder_knows_its_borders_and_is_read_without_loss(run, a_run):
+    result = run("evaluate", a_run, "--metrics", "seams,flicker", "--json", "report.json", "--quiet")
+    assert result.code == 0, result.err
+    video = json.loads(Path("report.json").read_text())["videos"][0]
+    assert video["borders"] == [2, 4] and video["read"]["lossless"] is True and video["read"]["num_frames"] == 6
+    assert result.out.startswith("circle: 6 frames, 32 x 32")
+
+
+def test_a_run_knows_its_prompt_unless_another_is_given(a_run):
+    assert find_evaluated([str(a_run)], prompt=None, borders=None)[0].prompt == "a red circle"
+    assert find_evaluated([str(a_run)], prompt="a star", borders=None)[0].prompt == "a star"
+    assert find_evaluated([str(a_run)] * 2, prompt=None, borders=parse_borders("3"))[0].borders == [3]

@@ -40,7 +40,7 @@ def test_a_run_is_made_stopped_resumed_changed_extended_and_branched(run, model)
     threading.Thread(target=stop_after_a_chunk, daemon=True).start()
     words = ["--num-frames", 6, "--run-dir", NAME, "--chunk-frames", 2]
     stopped = run("generate", PROMPT, *common, *words)
-    assert stopped.code == 130 and f"of 6 frames are in {NAME}/video.mkv; go on with `longvid resume" in stopped.err
+    assert stopped.code == 130 and f"of 6 frames are in {NAME}; go on with `longvid resume" in stopped.err
     assert 0 < Run(NAME).num_made < 6
 
     done = run("resume", NAME)
@@ -69,6 +69,10 @@ def test_a_run_is_made_stopped_resumed_changed_extended_and_branched(run, model)
         (["generate", "a", "--run-dir", "r", "--output", "x.mp4"], "expected --run-dir without --output"),
         (["generate", "a", "--run-dir", "r", "--contact-sheet", "x.png"], "expected --run-dir without --contact-sheet"),
         (["generate", "a", "--keep-states", "4"], "--keep-states is for runs in a folder"),
+        (["generate", "a", "--run-dir", "r", "--limit", "seem=1"], "did you mean 'seam'?"),
+        (["generate", "a", "--run-dir", "r", "--max-rerolls", "1"], "--max-rerolls is for --on-problem reroll"),
+        (["generate", "a", "--plain"], "--plain is for runs in a folder"),
+        (["generate", "a", "--run-dir", "r", "--events", "no/e.jsonl"], "--events must be a file in a folder that"),
         (["generate", "a", "--run-dir", "r", "--codec", "libvpx"], "codec of a run must be one of"),
         (["resume", "nowhere"], "nowhere is not a run folder: it has no run.json"),
         (["reroll", "nowhere", "--chunk", "0", "--seed", "1"], "nowhere is not a run folder"),
@@ -90,6 +94,7 @@ def test_words_that_are_missing_or_too_many_are_wrong_usage(run, words):
     assert run(*words).code == 2
 
 
+@pytest.mark.slow
 def test_a_moved_or_unknown_model_is_named_and_can_be_given(run, model, tmp_path):
     moved = tmp_path / "moved"
     moved.symlink_to(model)
@@ -109,3 +114,20 @@ def test_a_moved_or_unknown_model_is_named_and_can_be_given(run, model, tmp_path
     assert refused.code == 1 and "torch 1.0 -> " in refused.err and "--allow-different" in refused.err
     allowed = run("resume", NAME, "--model", model, "--allow-different")
     assert allowed.code == 0 and "not made by one model on one machine: torch 1.0 ->" in allowed.out
+
+
+def test_a_plain_run_prints_a_line_per_chunk_and_a_quiet_one_warnings_only(run, model):
+    words = ["--model", model, "--num-frames", 3, "--chunk-frames", 2, "--events", "events.jsonl"]
+    words += ["--preview", "--on-problem", "reroll", "--max-rerolls", 1, "--limit", "seam=0", "--limit", "still=0"]
+    plain = run("generate", PROMPT, *words, "--run-dir", NAME, "--plain")
+    assert plain.code == 0 and "\r" not in plain.err and "%|" not in plain.err
+    lines = [line for line in plain.err.splitlines() if " chunks, " in line]
+    assert "warning: chunk 1, take 2: the picture jumps" in plain.err and "made again, with seed" in plain.err
+    assert Path(NAME, "preview.png").exists()
+    assert [line.split(" frames,")[0] for line in lines] == ["1 of 2 chunks, 2 of 3", "2 of 2 chunks, 3 of 3"]
+    assert "frames/s" in lines[0] and "left" in lines[0] and "GB host" in lines[0]
+    quiet = run("extend", NAME, "--num-frames", 4, "--quiet", "--plain", "--events", "events.jsonl")
+    assert (quiet.code, quiet.out) == (0, "")
+    assert all(line.startswith("longvid: warning: chunk 1, take ") for line in quiet.err.splitlines())
+    told = [json.loads(line)["event"] for line in Path("events.jsonl").read_text().splitlines()]
+    assert told.count("end") == 2 and told.count("chunk") == 3 and "reroll" in told

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from longvid.cli.parser import guidance
 from longvid.cli.request import GenerateSettings
 from longvid.cli.settings import merge_settings, split_overrides
 
@@ -51,6 +53,21 @@ def test_any_key_may_follow_a_free_dictionary():
 def test_a_wrong_key_or_value_names_what_was_meant(overrides, hint):
     with pytest.raises(ValueError, match=hint.replace("?", r"\?")):
         merge_settings(Outer, overrides=overrides)
+
+
+def test_guidance_is_a_number_or_the_fields_of_a_schedule():
+    assert [guidance(word) for word in ("7.5", "12.5:7.5", "15:10:7.5")] == [
+        7.5,
+        {"high": 12.5, "low": 7.5},
+        {"high": [15, 10], "low": 7.5},
+    ]
+    for word in ("strong", "1:2:3:4", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="HIGH:LOW or FROM:TO:LOW"):
+            guidance(word)
+    merged = merge_settings(GenerateSettings, overrides=["guidance_scale.high=12.5"], options={})
+    assert merged.guidance_scale == {"high": 12.5}
+    option = merge_settings(GenerateSettings, options={"guidance_scale": guidance("15:10:7.5")})
+    assert option.guidance_scale == {"high": [15.0, 10.0], "low": 7.5}
 
 
 def test_a_wrong_key_in_a_file_names_the_file(tmp_path):

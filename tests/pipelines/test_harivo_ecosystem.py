@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 import tiny
 from longvid import FrameTokenGenerator, HARIVOPipeline
 from longvid.modules import image_view, motion_adapter_of, new_motion_adapter
+from longvid.pipelines.control_frames import ControlFrames
+from longvid.pipelines.harivo_growth import grow_harivo
 
 PROMPT = "a red circle"
 HEADS = {"part_options": {"motion_adapter": {"num_heads": 2, "max_num_frames": 8}}}
@@ -54,15 +56,20 @@ def assert_equal_videos(pipe, base, **options):
 
 
 @pytest.fixture(scope="module")
-def plain():
-    return images(tiny.small_stable_diffusion())
+def base():
+    """A base that nothing is loaded into; tests that load something build their own."""
+    return tiny.small_stable_diffusion()
+
+
+@pytest.fixture(scope="module")
+def plain(base):
+    return images(base)
 
 
 # --- bases and motion adapters ---------------------------------------------------------------------------------------
 
 
-def test_a_fresh_model_is_the_image_model_frame_by_frame(plain):
-    base = tiny.small_stable_diffusion()
+def test_a_fresh_model_is_the_image_model_frame_by_frame(base, plain):
     pipe = fresh(base)
     torch.testing.assert_close(video(pipe), plain, atol=1e-4, rtol=1e-4)
     assert pipe.vae is base.vae and pipe.text_encoder is base.text_encoder and pipe.mapping_network is not None
@@ -70,16 +77,15 @@ def test_a_fresh_model_is_the_image_model_frame_by_frame(plain):
                    if a.data_ptr() == b.data_ptr())  # fmt: skip
 
 
-def test_new_parts_fit_the_base_and_are_not_trained():
-    pipe = HARIVOPipeline.from_base(tiny.small_stable_diffusion(), window_size=6, **HEADS)
+def test_new_parts_fit_the_base_and_are_not_trained(base):
+    pipe = HARIVOPipeline.from_base(base, window_size=6, **HEADS)
     assert isinstance(pipe.frame_tokens, FrameTokenGenerator)
     expected = {"text_dim": 32, "num_text_tokens": 12, "num_frames": 6, "tokens_per_frame": 3}
     assert {name: pipe.frame_tokens.config[name] for name in expected} == expected
     assert pipe.config["overlap"] == 2 and not pipe.unet.training and not pipe.mapping_network.training
 
 
-def test_a_published_motion_adapter_is_a_folder_and_makes_videos_at_once(tmp_path, plain):
-    base = tiny.small_stable_diffusion()
+def test_a_published_motion_adapter_is_a_folder_and_makes_videos_at_once(base, tmp_path, plain):
     adapter = tiny.trained(new_motion_adapter(base.unet, num_heads=2, max_num_frames=24))
     adapter.save_pretrained(tmp_path)
     pipe = HARIVOPipeline.from_base(base, motion_adapter=tmp_path)
@@ -88,8 +94,8 @@ def test_a_published_motion_adapter_is_a_folder_and_makes_videos_at_once(tmp_pat
     assert pipe.scheduler.config["beta_schedule"] == "linear" and pipe.scheduler.config["clip_sample"] is False
     made = video(pipe)
     assert not torch.allclose(made, plain) and not torch.allclose(made, pipe_with_gradient(pipe))
-    kept = HARIVOPipeline.from_base(base, motion_adapter=adapter, beta_schedule="scaled_linear", window_size=20)
-    assert kept.scheduler.config["beta_schedule"] == "scaled_linear" and kept.config["window_size"] == 20
+    kept = grow_harivo(base, motion_adapter=adapter, beta_schedule="scaled_linear", window_size=20)
+    assert kept["scheduler"].config["beta_schedule"] == "scaled_linear" and kept["window_size"] == 20
 
 
 def pipe_with_gradient(pipe):
@@ -162,6 +168,7 @@ def test_a_lora_loads_acts_and_is_fused_as_in_the_image_pipeline(lora, plain):
     assert not torch.allclose(weak, loaded) and not torch.allclose(weak, plain)
 
 
+@pytest.mark.slow
 def test_a_lora_in_kohyas_format_loads_and_acts_and_is_unloaded(tmp_path, plain):
     path = kohya_file(tmp_path / "style.safetensors")
     base = tiny.small_stable_diffusion()
@@ -174,8 +181,8 @@ def test_a_lora_in_kohyas_format_loads_and_acts_and_is_unloaded(tmp_path, plain)
     torch.testing.assert_close(video(pipe), plain, atol=1e-4, rtol=1e-4)
 
 
-def test_a_lora_for_another_base_is_refused_and_named_before_anything_is_changed(tmp_path):
-    pipe = fresh(tiny.small_stable_diffusion())
+def test_a_lora_for_another_base_is_refused_and_named_before_anything_is_changed(base, tmp_path):
+    pipe = fresh(base)
     before = set(pipe.unet.state_dict())
     other = kohya_file(tmp_path / "xl.safetensors", width=2048)
     with pytest.raises(
@@ -189,17 +196,17 @@ def test_a_lora_for_another_base_is_refused_and_named_before_anything_is_changed
     assert set(pipe.unet.state_dict()) == before
 
 
-def test_temporal_layers_with_a_lora_in_them_are_not_taken_for_their_own():
+def test_temporal_layers_with_a_lora_in_them_are_not_taken_for_their_own(base):
     pipe = tiny.harivo()
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=r".*motion_modules.*to_q"))
     with pytest.raises(ValueError, match="the temporal layers hold a LoRA: unload_lora_weights first"):
-        pipe.with_base(tiny.small_stable_diffusion())
+        pipe.with_base(base)
 
 
 # --- textual inversion -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("vectors", [1, 2])
+@pytest.mark.parametrize("vectors", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_textual_inversion_becomes_a_word_of_the_prompt(tmp_path, vectors):
     path = tmp_path / "learned_embeds.safetensors"
     save_file({"<thing>": noise(vectors, tiny.TEXT_WIDTH)[0 if vectors == 1 else slice(None)].contiguous()}, path)
@@ -270,8 +277,7 @@ def test_an_image_is_shown_through_an_ip_adapter(ip_adapter, plain):
 
 
 @pytest.fixture(scope="module")
-def controlled():
-    base = tiny.small_stable_diffusion()
+def controlled(base):
     network = tiny.control_network(base.unet)
     parts = {name: base.components[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
     image_pipe = StableDiffusionControlNetPipeline(
@@ -288,10 +294,12 @@ def test_a_controlnet_controls_every_frame_as_in_the_image_pipeline(controlled, 
     pipe, base = controlled
     expected = images(base, image=PICTURES)
     assert not torch.allclose(expected, plain)
-    for control in (PICTURES, list(PICTURES), dict(enumerate(PICTURES)), PICTURES.transpose(0, 1)[None]):
-        torch.testing.assert_close(video(pipe, control=control), expected, atol=1e-4, rtol=1e-4)
-    strong = images(base, image=PICTURES, controlnet_conditioning_scale=0.4)
-    torch.testing.assert_close(video(pipe, control=PICTURES, control_scale=0.4), strong, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(video(pipe, control=PICTURES), expected, atol=1e-4, rtol=1e-4)
+    for control in (list(PICTURES), dict(enumerate(PICTURES)), PICTURES.transpose(0, 1)[None]):
+        frames, pictures = ControlFrames(control, FRAMES, (32, 32), (1, 1)).inside(0, FRAMES)
+        assert frames == [0, 1, 2] and torch.allclose(pictures[0].transpose(0, 1), PICTURES, atol=1e-6)
+    weak = images(base, image=PICTURES, controlnet_conditioning_scale=0.4)
+    torch.testing.assert_close(video(pipe, control=PICTURES, control_scale=0.4), weak, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(video(pipe, control=PICTURES, control_scale=lambda t: 0.0), plain, atol=1e-4, rtol=1e-4)
 
 
@@ -312,11 +320,14 @@ def test_named_frames_are_found_in_every_window(controlled):
         assert (made - free).abs().amax((0, 1, 3, 4)).gt(1e-3).tolist() == [False] * 4 + [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [{"controlnet_input": "raw"}, {"controlnet_tokens": "frame"}])
 def test_what_the_controlnet_sees_and_reads_can_be_chosen(option):
     unet = tiny.unet(**tiny.SMALL_UNET)
     network = tiny.control_network(unet)
-    made = [video(tiny.harivo(controlnet=network, **each), control={0: PICTURES[0]}) for each in ({}, option)]
+    pipe = tiny.harivo(controlnet=network)
+    other = HARIVOPipeline(**pipe.components, window_size=6, overlap=2, **option)
+    made = [video(each, control={0: PICTURES[0]}) for each in (pipe, other)]
     assert not torch.allclose(*made)
 
 
@@ -355,6 +366,6 @@ def test_control_pictures_that_do_not_match_are_refused_before_any_work(controll
         ({"window_size": 33}, "have positions for 8 frames: expected a window_size from 1 to 8; got 33"),
     ],
 )
-def test_parts_for_another_base_are_refused(options, message):
+def test_parts_for_another_base_are_refused(base, options, message):
     with pytest.raises(ValueError, match=message):
-        fresh(tiny.small_stable_diffusion(), **options)
+        fresh(base, **options)

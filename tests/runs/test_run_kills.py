@@ -90,10 +90,10 @@ def test_a_run_killed_again_and_again_at_syncs_renames_and_half_writes_ends_with
 
 @pytest.mark.slow
 @every_pipeline
-def test_a_run_killed_at_every_single_point_ends_with_the_same_frames(case):
+def test_a_run_killed_at_every_other_point_ends_with_the_same_frames(case):
     point = code = 0
     while code != 0 or point == 0:
-        point += 1
+        point += 2
         shutil.rmtree(case.folder / "point", ignore_errors=True)
         code = in_child(lambda: case.go("point"), before=Reaper(point).install)
         case.check_left("point")
@@ -101,7 +101,7 @@ def test_a_run_killed_at_every_single_point_ends_with_the_same_frames(case):
             assert code == -signal.SIGKILL
             assert in_child(lambda: case.go("point")) == 0
         case.check_whole("point")
-    assert point > 40  # every sync, rename and write of the run
+    assert point > 40  # syncs, renames and writes of the run
 
 
 @pytest.mark.slow
@@ -140,7 +140,7 @@ def test_a_run_on_a_disk_that_is_full_says_so_and_goes_on_when_there_is_room(cas
 
 @pytest.mark.slow
 @every_pipeline
-@pytest.mark.parametrize("room", [16, 40, 100, 150])
+@pytest.mark.parametrize("room", [16, 40])
 def test_a_run_on_a_small_file_system_goes_on_when_there_is_room(case, tmp_path, room):
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={room}k", "none", str(tmp_path)], capture_output=True, text=True

@@ -13,7 +13,7 @@ from PIL import Image
 
 import tiny
 import tiny_runs
-from longvid import Run, StreamState
+from longvid import GuidanceSchedule, Run, StreamState
 from longvid.runs import RunOptions, RunWatcher, begin
 from longvid.runs.spans import spans_from
 from longvid.video.frames import uint8_frames
@@ -99,7 +99,7 @@ class StopAt(RunWatcher):
             raise Stop
 
 
-@pytest.mark.parametrize("kind", ["image", "video", "story"])
+@pytest.mark.parametrize("kind", ["image", "video", "story", "schedule"])
 @pytest.mark.parametrize("method", ["art_v", pytest.param("streaming_t2v", marks=pytest.mark.slow)])
 def test_whatever_a_run_begins_with_is_kept_in_its_folder(request, tmp_path, kind, method):
     pipe = request.getfixturevalue({"art_v": "pipe", "streaming_t2v": "streaming"}[method])
@@ -107,16 +107,17 @@ def test_whatever_a_run_begins_with_is_kept_in_its_folder(request, tmp_path, kin
     call = {
         "image": {"image": Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8))},
         "video": {"video": video, "anchor_frame": 2},
-        "story": {"prompt": [PROMPT, "a blue square"], "frames_per_prompt": 2},
+        "story": {"prompt": [PROMPT, "a blue square"], "frames_per_prompt": 3},
+        "schedule": {"guidance_scale": GuidanceSchedule(high=6.0, low=3.0, until=0.5)},
     }[kind]
     kept = {**call, "video": iter(video)} if kind == "video" else call  # read once, then gone
     request_type = type(pipe).stream.request_type
-    begun = request_type(**{"prompt": PROMPT, "num_frames": 4, **kept})
+    begun = request_type(**{"prompt": PROMPT, "num_frames": 6, **kept})
     begin(tmp_path / "run", pipe, begun, RunOptions(chunk_frames=2, **LOSSLESS), seed=3)
     with pytest.raises(Stop):
         Run(tmp_path / "run").resume(pipe, watcher=StopAt(2))
     run = Run(tmp_path / "run").resume(pipe)
-    assert torch.equal(frames_of(run), called(pipe, 4, **{"prompt": PROMPT, **call}))
+    assert torch.equal(frames_of(run), called(pipe, 6, **{"prompt": PROMPT, **call}))
 
 
 def test_a_run_is_stopped_by_anything_and_goes_on_from_its_last_chunk(pipe, made, tmp_path):

@@ -25,11 +25,8 @@ def shipped(name):
 
 
 def test_a_tiny_and_a_paper_size_config_ship_for_each_run():
-    table_1 = [f"harivo-tiny-{row}" for row in ("baseline", "losses", "mapping", "mitigating", "tokens")]
-    assert shipped_configs() == [
-        "art-v-paper", "art-v-tiny", "art-v-tiny-further", "base-paper", "base-tiny", "harivo-paper", "harivo-tiny",
-        *table_1,
-    ]  # fmt: skip
+    for recipe in ("art-v", "base", "harivo", "streaming-t2v", "video-base"):
+        assert {f"{recipe}-paper", f"{recipe}-tiny"} <= set(shipped_configs())
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -170,4 +170,5 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):
     assert "there is nothing at" in capsys.readouterr().err
     assert main(["train", "bass", "--output", str(tmp_path)]) == 2
     assert "did you mean 'base'?" in capsys.readouterr().err
-    assert main(["train", "base", "--base", "x"]) == 2
+    assert main(["train", "base", "--base", "x", "--output", str(tmp_path / "other")]) == 1
+    assert "'x' has no clip" in capsys.readouterr().err

@@ -153,3 +153,42 @@ def test_what_the_vae_cannot_take_is_refused(vae, shape, options, complaint):
 def test_latents_of_another_vae_are_refused(vae):
     with pytest.raises(ValueError, match=r"latents must be .*\(B, 4, F, H, W\); got 16 channels"):
         decode_video(vae, torch.zeros(1, 16, 2, 4, 4))
+
+
+def short_of_memory(most, error):
+    """A VAE like `tiny_vae()` that decodes up to `most` frames at once."""
+    from diffusers import AutoencoderKL
+
+    class Short(AutoencoderKL):
+        def decode(self, z, **options):
+            if len(z) > most:
+                raise error
+            return super().decode(z, **options)
+
+    vae = tiny_vae(shift_factor=SHIFT)
+    vae.__class__ = Short
+    return vae
+
+
+CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory")
+
+
+@pytest.mark.parametrize("error", [CUDA, CPU], ids=["cuda", "cpu"])
+@pytest.mark.parametrize(("most", "worked"), [(7, 4), (2, 2), (1, 1)])
+def test_a_decode_without_the_memory_goes_on_in_smaller_batches_and_has_their_bits(vae, error, most, worked):
+    latents = noise(1, 4, 11, 6, 8)
+    with pytest.warns(
+        UserWarning, match=f"not enough memory to decode 8 frames at once; frames_per_batch={worked} wor"
+    ):
+        video = decode_video(short_of_memory(most, error), latents)
+    assert torch.equal(video, decode_video(vae, latents, frames_per_batch=worked))
+    bytes_of = [((pixels.clamp(-1, 1) + 1) * 127.5).round() for pixels in (video, decode_video(vae, latents))]
+    assert torch.equal(*bytes_of)
+
+
+@pytest.mark.parametrize("error", [CUDA, CPU, RuntimeError("shapes do not fit")], ids=["cuda", "cpu", "another"])
+def test_a_decode_that_fails_for_one_frame_or_for_another_reason_fails(error):
+    with pytest.raises(RuntimeError) as raised:
+        decode_video(short_of_memory(0, error), noise(1, 4, 2, 6, 8))
+    assert raised.value is error

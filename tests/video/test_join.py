@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from fractions import Fraction
 
 import pytest
@@ -37,6 +39,31 @@ def test_a_joined_video_decodes_to_the_frames_of_its_parts_bit_for_bit(tmp_path,
     assert join_videos(parts, whole, fps=Fraction(12)) == 9
     assert torch.equal(frames(whole), expected)
     assert read_video(whole).fps == 12 and read_video(whole).num_frames == 9
+
+
+class Died(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(("ending", "codec"), [(".mp4", "libx264"), (".mkv", "ffv1"), (".webm", "libvpx-vp9")])
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_joined_video_plays_after_a_part_that_was_half_appended(tmp_path, monkeypatch, ending, codec, moment):
+    parts = [write(tmp_path / f"{index}{ending}", codec, 3, index) for index in range(2)]
+    growing, left = JoinedVideo(tmp_path / f"growing{ending}", parts[:1], fps=Fraction(12)), [moment]
+
+    class HalfFile(io.FileIO):
+        def write(self, data):
+            left[0] -= 1
+            if left[0]:
+                return super().write(data)
+            super().write(data[: len(data) // 2])
+            raise Died
+
+    monkeypatch.setattr("longvid.video.join.open", lambda path, mode: HalfFile(path, mode), raising=False)
+    with contextlib.suppress(Died):
+        growing.append(parts[1])
+    first = frames(parts[0])
+    assert torch.equal(frames(growing.path)[:, :, :3], first)
 
 
 def test_parts_of_different_kinds_are_not_joined_and_the_old_video_stays(tmp_path):

@@ -15,7 +15,7 @@ from longvid.cli.generate_options import DTYPES
 from longvid.cli.interrupts import Interrupts
 from longvid.cli.job import DEFAULT_FPS, Job
 from longvid.cli.output_paths import check_outputs, free_name
-from longvid.cli.parser import Parser, at_least, one_of
+from longvid.cli.parser import Parser, at_least, guidance, one_of
 from longvid.cli.request import OutputSettings, SchedulerSettings
 
 ABOUT = """\
@@ -53,7 +53,7 @@ class EnhanceSettings:
     strength: float | None = None
     noise_timestep: float | None = None
     num_inference_steps: int | None = None
-    guidance_scale: float | None = None
+    guidance_scale: Any = None
     guidance_rescale: float | None = None
     chunk_size: int | None = None
     overlap: int | None = None
@@ -131,7 +131,7 @@ def _add_sampling(group: Any) -> None:
     group.add_argument(
         "--num-inference-steps", metavar="N", type=at_least(1), help="of the whole schedule; its lower part is made; 50"
     )
-    group.add_argument("--guidance-scale", metavar="X", type=float, help="guidance on the text, 1: off; 7.5")
+    group.add_argument("--guidance-scale", metavar="X", type=guidance, help="guidance on the text, 1: off; 7.5")
     group.add_argument("--guidance-rescale", metavar="X", type=float, help="contrast that guidance gives back; 0.2")
     group.add_argument("--chunk-size", metavar="N", type=at_least(1), help="frames the network sees at once; 24")
     group.add_argument("--overlap", metavar="N", type=at_least(0), help="frames that neighbouring chunks share; 8")

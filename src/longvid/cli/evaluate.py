@@ -15,8 +15,8 @@ from longvid.cli.parser import Parser, at_least, one_of, say
 from longvid.cli.request import DEFAULT_MODEL
 
 ABOUT = """\
-With paths: every metric that can be computed here, of each video (a file, a folder of PNGs, or a folder
-of videos), side by side.
+With paths: every metric that can be computed here, of each video (a file, a folder of PNGs, a run folder,
+or a folder of videos), side by side. A run folder knows its prompt and its chunk borders.
 
 With --sprites: a model on the built-in world. The judge reads colour, shape, background, motion and
 identity from the pixels of videos of held-out prompts. Beside every figure stand the number it was

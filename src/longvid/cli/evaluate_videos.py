@@ -45,33 +45,32 @@ def run(arguments: argparse.Namespace) -> int:
     """Check everything, measure each video, print the table, write the files."""
     borders, flow_size = parse_borders(arguments.borders), parse_size(arguments.flow_size)
     names = None if arguments.metrics is None else [name.strip() for name in arguments.metrics.split(",")]
+    from longvid.cli.evaluated import find_evaluated
     from longvid.cli.load import usable_device
     from longvid.cli.metric_options import split_metric_options
     from longvid.metrics.evaluate import check_metrics, evaluate_video
     from longvid.metrics.flow import make_flow
-    from longvid.metrics.reading import find_videos, open_video
     from longvid.metrics.table import format_table
 
     check_metrics(names)
     options, paths = split_metric_options(arguments.videos)
-    videos = list(dict.fromkeys(video for path in paths for video in find_videos(path)))
+    videos = find_evaluated(paths, prompt=arguments.prompt, borders=borders)
     if arguments.html and len(videos) > MAX_VIDEOS_ON_A_PAGE:
         raise ValueError(f"--html compares at most {MAX_VIDEOS_ON_A_PAGE} videos; got {len(videos)}")
     for option in ("json", "html"):
         if getattr(arguments, option):
             check_writable(Path(getattr(arguments, option)), f"--{option}")
-    lengths = {video: open_video(video)[0].num_frames for video in videos}
     device = usable_device(arguments.device)
     chosen = arguments.flow or arguments.flow_weights
     flow = make_flow(arguments.flow, weights=arguments.flow_weights, device=device) if chosen else None
     reports = []
     for video in videos:
-        with _Frames(video.name, lengths[video], quiet=arguments.quiet) as bar:
+        with _Frames(video.path.name, video.num_frames, quiet=arguments.quiet) as bar:
             report = evaluate_video(
-                video,
+                video.path,
                 metrics=names,
-                prompt=arguments.prompt,
-                borders=None if borders is None else borders(lengths[video]),
+                prompt=video.prompt,
+                borders=video.borders,
                 flow=flow,
                 flow_size=flow_size,
                 device=device,

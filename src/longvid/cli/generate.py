@@ -15,6 +15,7 @@ from longvid.cli.job import Job
 from longvid.cli.output_paths import check_outputs, free_name
 from longvid.cli.parser import Parser
 from longvid.cli.request import GenerateSettings, read_record
+from longvid.cli.run_options import RUN_OPTIONS
 from longvid.cli.settings import merge_settings, split_overrides
 
 __all__ = ["make_parser", "run"]
@@ -23,18 +24,22 @@ __all__ = ["make_parser", "run"]
 def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Make the video; what can be checked is checked before the model is loaded."""
     parser.check_unknown(rest)
-    settings = _read_settings(arguments, [*arguments.words, *rest])
+    if arguments.prompts is not None:
+        from longvid.cli.many_runs import make_all
+
+        return make_all(arguments, read_settings(arguments, [*arguments.words, *rest]))
+    settings = settle(read_settings(arguments, [*arguments.words, *rest]))
     if not settings.prompt:
         parser.error('expected a prompt, such as "a red circle moving right"')
     in_folder = arguments.run_dir is not None
-    if in_folder or arguments.keep_states or arguments.chunk_frames:
+    if any(getattr(arguments, name) not in (None, False) for name in RUN_OPTIONS):
         from longvid.cli.run_job import RunJob, check_generate_arguments
 
         check_generate_arguments(arguments, settings.output)
     paths = None if in_folder else check_outputs(settings.output)
     settings.call_arguments()
-    image = _open_image(settings.image)
-    _check_sources(settings)
+    image = open_image(settings.image)
+    check_sources(settings)
     earlier = read_record(arguments.from_json) if arguments.from_json else None
     with Interrupts() as interrupts:
         if paths is None:
@@ -51,7 +56,8 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
     return code
 
 
-def _read_settings(arguments: argparse.Namespace, words: Sequence[str]) -> GenerateSettings:
+def read_settings(arguments: argparse.Namespace, words: Sequence[str]) -> GenerateSettings:
+    """The settings that a command line names, not yet checked."""
     prompts, overrides = split_overrides(words)
     options = option_values(arguments)
     if prompts:
@@ -63,7 +69,15 @@ def _read_settings(arguments: argparse.Namespace, words: Sequence[str]) -> Gener
         path = Path(output["path"] or "video.mp4")
         output |= {"path": str(free_name(path)), "contact_sheet": None, "show_masks": None}
         base["output"] = output
-    settings = merge_settings(GenerateSettings, base=base, file=arguments.config, overrides=overrides, options=options)
+    return merge_settings(GenerateSettings, base=base, file=arguments.config, overrides=overrides, options=options)
+
+
+def settle(settings: GenerateSettings) -> GenerateSettings:
+    """Check the prompts and the seed, draw a seed where there is none, and find the files.
+
+    Raises:
+        ValueError: for prompts that are no texts, or a seed out of its range.
+    """
     settings.prompt = [settings.prompt] if isinstance(settings.prompt, str) else settings.prompt
     if not (isinstance(settings.prompt, list) and all(isinstance(text, str) for text in settings.prompt)):
         raise ValueError(f"prompt must be a text or a list of texts; got {settings.prompt!r}")
@@ -75,7 +89,12 @@ def _read_settings(arguments: argparse.Namespace, words: Sequence[str]) -> Gener
     return settings
 
 
-def _open_image(path: str | None) -> Any:
+def open_image(path: str | None) -> Any:
+    """The first frame, or None where none is named.
+
+    Raises:
+        ValueError: if there is no such image.
+    """
     if path is None:
         return None
     from PIL import Image
@@ -88,7 +107,12 @@ def _open_image(path: str | None) -> Any:
         raise ValueError(f"--image: {path} is damaged or not an image") from error
 
 
-def _check_sources(settings: GenerateSettings) -> None:
+def check_sources(settings: GenerateSettings) -> None:
+    """Check that the model and the video are there.
+
+    Raises:
+        ValueError: if one is not.
+    """
     from longvid.pipelines.sources import local_source
 
     local_source(settings.model)

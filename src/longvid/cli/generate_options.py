@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from longvid.cli.parser import Parser, at_least, one_of
+from longvid.cli.parser import Parser, at_least, guidance, one_of
 from longvid.cli.request import DEFAULT_MODEL
 from longvid.cli.run_options import RUN_OPTIONS, add_generate_arguments
 
@@ -19,6 +19,7 @@ examples:
   longvid generate --config run.yaml output.crf=12 scheduler.options.eta=0.5
   longvid generate --from-json demo.json --output again.mp4
   longvid generate "a red circle moving right" --num-frames 2400 --run-dir runs/circle
+  longvid generate --prompts prompts.txt --num-frames 240 --run-dir runs
 
 Any setting can stand in the YAML file of --config, as an option, or as a word key=value:
 prompt, negative_prompt, image, video, model, seed, num_frames, frames_per_prompt, height, width,
@@ -76,7 +77,9 @@ def _add_content(group: Any) -> None:
 
 def _add_sampling(group: Any) -> None:
     group.add_argument("--num-inference-steps", metavar="N", type=at_least(1), help="denoising steps of each frame")
-    group.add_argument("--guidance-scale", metavar="X", type=float, help="guidance on the text; 1: off")
+    group.add_argument(
+        "--guidance-scale", metavar="X", type=guidance, help="guidance on the text; 1: off; 12.5:7.5: high, then low"
+    )
     group.add_argument("--reference-guidance-scale", metavar="X", type=float, help="on the frames before; 0: off")
     group.add_argument("--anchor-guidance-scale", metavar="X", type=float, help="on the first frame; 0: off")
     group.add_argument("--noise-level", metavar="K", type=at_least(0), help="how noisy the frames before are made")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from longvid.cli.progress import FrameBar
 from longvid.cli.record import Record, describe_output, start_record
 
 DEFAULT_FPS = 8
-_NOT_RECORDED = {"return_dict", "output_type", "output_masks", "callback_on_step_end_tensor_inputs"}
+_NOT_RECORDED = {
+    "return_dict", "output_type", "output_masks", "callback_on_step_end_tensor_inputs", "image", "video", "image_embeds",
+}  # fmt: skip
 
 
 class Job:
@@ -230,5 +233,11 @@ def _compare_models(record: Record, earlier: dict[str, Any]) -> None:
 
 def _recorded(request: Any) -> dict[str, Any]:
     """The arguments of a checked request, defaults filled in, as far as they are plain values."""
+    from longvid.samplers.guidance_schedule import GuidanceSchedule
+
     values = {name: getattr(request, name) for name in sorted(request.field_names() - _NOT_RECORDED)}
-    return {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str, list, tuple))}
+    scale = values.get("guidance_scale")
+    if isinstance(scale, GuidanceSchedule):
+        values["guidance_scale"] = asdict(scale)
+    kinds = (bool, int, float, str, list, tuple, dict)
+    return {name: value for name, value in values.items() if isinstance(value, kinds)}

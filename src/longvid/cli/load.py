@@ -48,6 +48,7 @@ def quiet_libraries() -> None:
     import warnings
 
     warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", message="not enough memory to decode")
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
 

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -78,6 +78,19 @@ def at_least(minimum: int) -> Callable[[str], int]:
         return number
 
     return check
+
+
+def guidance(word: str) -> float | dict[str, Any]:
+    """An argparse `type` for guidance: one scale, HIGH:LOW, or FROM:TO:LOW, the fields of a `GuidanceSchedule`."""
+    try:
+        scales = [float(part) for part in word.split(":")]
+    except ValueError:
+        scales = []
+    if len(scales) == 1:
+        return scales[0]
+    if len(scales) not in (2, 3):
+        raise argparse.ArgumentTypeError(f"expected a scale, HIGH:LOW or FROM:TO:LOW, such as 12.5:7.5; got {word!r}")
+    return {"high": scales[0] if len(scales) == 2 else scales[:2], "low": scales[-1]}
 
 
 def say(message: str, *, quiet: bool = False) -> None:

@@ -25,6 +25,9 @@ class FrameBar:
         num_frames: Frames of the whole video.
         done: How many of them there are already.
         disable: Whether nothing is drawn.
+
+    Attributes:
+        note: Is shown behind the step.
     """
 
     def __init__(self, num_frames: int, *, done: int = 0, disable: bool = False):
@@ -34,19 +37,26 @@ class FrameBar:
             mininterval=0.1 if terminal else 10.0, maxinterval=float("inf"), file=sys.stderr,
         )  # fmt: skip
         self._num_done = done
+        self.note = ""
         self._window_size = 1
         self._drawn = time.monotonic()
 
     def on_step(self, pipe: Any, step: int, _timestep: Any, _tensors: dict) -> dict:
         """A pipeline's `callback_on_step_end`."""
         part = (step + 1) / pipe.num_timesteps
-        self._bar.set_postfix_str(f"step {step + 1}/{pipe.num_timesteps}", refresh=False)
+        text = f"step {step + 1}/{pipe.num_timesteps}"
+        self._bar.set_postfix_str(f"{text}, {self.note}" if self.note else text, refresh=False)
         self._move_to(self._num_done + self._window_size * part)
         return {}
 
     def on_chunk(self, num_frames: int) -> None:
         """Count the frames of a finished window."""
         self._num_done, self._window_size = self._num_done + num_frames, num_frames
+        self._move_to(self._num_done)
+
+    def take_back(self, num_frames: int) -> None:
+        """Count frames as missing again."""
+        self._num_done -= num_frames
         self._move_to(self._num_done)
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ class GenerateSettings:
     height: int | None = None
     width: int | None = None
     num_inference_steps: int | None = None
-    guidance_scale: float | None = None
+    guidance_scale: Any = None
     reference_guidance_scale: float | None = None
     anchor_guidance_scale: float | None = None
     noise_level: int | None = None

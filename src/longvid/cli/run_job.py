@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from longvid.cli.parser import say
 from longvid.cli.progress import FrameBar
 from longvid.cli.record import describe_output
 from longvid.cli.request import GenerateSettings, OutputSettings, SchedulerSettings
+from longvid.cli.run_options import RUN_OPTIONS
+from longvid.cli.watch import check_watch_arguments, limits_of, watcher_of
 from longvid.runs import Run, RunOptions, RunWatcher, begin
 
 
@@ -29,7 +30,7 @@ class RunJob(Job):
         super().__init__(
             settings, paths, interrupts, command=arguments.command, quiet=arguments.quiet, debug=arguments.debug
         )
-        self.options = _run_options(settings.output, arguments)
+        self.options = run_options(settings.output, arguments)
 
     def load(self, image: Any, earlier: dict[str, Any] | None) -> None:
         """Load the model, check the whole request, and begin the run folder."""
@@ -38,17 +39,18 @@ class RunJob(Job):
         if not self.debug:
             quiet_libraries()
         self.pipe = load_model(settings, self.pipeline_kind)
-        self._warn_unknown_words()
+        self.begin(image)
+
+    def request(self, image: Any) -> Any:
+        """What the loaded model is asked for; the noise comes from the seed that the run keeps."""
         call = {**self._call_arguments(image), "generator": None}
-        folder = Path(settings.model).expanduser()
-        model = {
-            "name": str(folder.resolve()) if folder.is_dir() else settings.model,
-            "device": settings.device,
-            "dtype": settings.dtype,
-            "scheduler": {"name": settings.scheduler.name, "options": dict(settings.scheduler.options)},
-        }
-        request = type(self.pipe).stream.request_type(**call)
-        self.run = begin(self.run_dir, self.pipe, request, self.options, seed=settings.seed, model=model)
+        return type(self.pipe).stream.request_type(**call)
+
+    def begin(self, image: Any) -> None:
+        """Begin the folder with the model that is loaded."""
+        self._warn_unknown_words()
+        request, model = self.request(image), model_values(self.settings)
+        self.run = begin(self.run_dir, self.pipe, request, self.options, seed=self.settings.seed, model=model)
 
     def make(self) -> int:
         """Fill the folder; returns the exit code."""
@@ -58,20 +60,15 @@ class RunJob(Job):
         )
 
 
-class BarWatcher(RunWatcher):
-    """Moves a progress bar, and holds Ctrl-C back while the folder changes."""
-
-    def __init__(self, bar: FrameBar, interrupts: Interrupts):
-        self._bar, self._interrupts = bar, interrupts
-        self.on_step = bar.on_step
-
-    def on_window(self, window: Any) -> None:
-        """Count its frames."""
-        self._bar.on_chunk(window.num_frames)
-
-    def shielded(self) -> AbstractContextManager[Any]:
-        """Ctrl-C waits until the block is done."""
-        return self._interrupts.shielded()
+def model_values(settings: Any) -> dict[str, Any]:
+    """What a run keeps of the settings to load its model again."""
+    folder = Path(settings.model).expanduser()
+    return {
+        "name": str(folder.resolve()) if folder.is_dir() else settings.model,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "scheduler": {"name": settings.scheduler.name, "options": dict(settings.scheduler.options)},
+    }
 
 
 def work(
@@ -91,9 +88,11 @@ def work(
         arguments: With `quiet` and `json`.
         total: Frames to make; None counts on from those that there are.
     """
-    bar = FrameBar(total or run.num_frames, done=0 if total else run.num_made, disable=arguments.quiet)
+    check_watch_arguments(arguments, run.path)
+    hidden = arguments.quiet or arguments.plain
+    bar = FrameBar(total or run.num_frames, done=0 if total else run.num_made, disable=hidden)
     try:
-        act(BarWatcher(bar, interrupts))
+        act(watcher_of(bar, interrupts, arguments))
     except KeyboardInterrupt as stop:
         bar.close()
         say(f"longvid: stopped; {_kept(run)}")
@@ -154,8 +153,10 @@ def check_generate_arguments(arguments: argparse.Namespace, output: OutputSettin
     Raises:
         ValueError: naming the option.
     """
+    if arguments.allow_different and arguments.prompts is None:
+        raise ValueError("--allow-different is for --prompts and for `longvid resume`")
     if arguments.run_dir is None:
-        given = [name for name in ("keep_states", "chunk_frames") if getattr(arguments, name) is not None]
+        given = [name for name in RUN_OPTIONS if getattr(arguments, name) not in (None, False)]
         if given:
             raise ValueError(f"--{given[0].replace('_', '-')} is for runs in a folder: pass --run-dir too")
         return
@@ -164,16 +165,22 @@ def check_generate_arguments(arguments: argparse.Namespace, output: OutputSettin
         raise ValueError(f"a run folder holds its own video; expected --run-dir without {', '.join(given)}")
     if arguments.from_json:
         raise ValueError("expected --run-dir or --from-json; got both")
-    _run_options(output, arguments)
+    run_options(output, arguments)
+    check_watch_arguments(arguments, arguments.run_dir)
 
 
-def _run_options(output: OutputSettings, arguments: argparse.Namespace) -> RunOptions:
-    given = {"keep_states": arguments.keep_states, "chunk_frames": arguments.chunk_frames}
+def run_options(output: OutputSettings, arguments: argparse.Namespace) -> RunOptions:
+    """How the video of a run is kept."""
+    given = {name: getattr(arguments, name) for name in ("keep_states", "chunk_frames", "max_rerolls")}
+    if arguments.max_rerolls is not None and arguments.on_problem != "reroll":
+        raise ValueError("--max-rerolls is for --on-problem reroll")
     return RunOptions(
         fps=DEFAULT_FPS if output.fps is None else output.fps,
         codec=output.codec,
         crf=output.crf,
         pixel_format=output.pixel_format,
+        on_problem=arguments.on_problem or "warn",
+        limits=limits_of(arguments.limit or ()),
         **{name: value for name, value in given.items() if value is not None},
     )
 
@@ -181,7 +188,7 @@ def _run_options(output: OutputSettings, arguments: argparse.Namespace) -> RunOp
 def _kept(run: Run) -> str:
     if not run.num_made:
         return f"no chunk was made yet; go on with `longvid resume {run.path}`"
-    return f"{run.num_made} of {run.num_frames} frames are in {run.video}; go on with `longvid resume {run.path}`"
+    return f"{run.num_made} of {run.num_frames} frames are in {run.path}; go on with `longvid resume {run.path}`"
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from longvid.cli.parser import Parser, at_least
+from longvid.cli.parser import Parser, at_least, one_of
 
-RUN_OPTIONS = ("run_dir", "keep_states", "chunk_frames")
+WATCH_OPTIONS = ("plain", "events", "preview")
+PROBLEM_OPTIONS = ("on_problem", "max_rerolls", "limit")
+RUN_OPTIONS = (
+    "run_dir", "keep_states", "chunk_frames", "prompts", "allow_different", *PROBLEM_OPTIONS, *WATCH_OPTIONS
+)  # fmt: skip
 
 
 def add_run_arguments(parser: Parser, *, model: bool = True) -> None:
@@ -18,6 +22,7 @@ def add_run_arguments(parser: Parser, *, model: bool = True) -> None:
         parser.add_argument(
             "--allow-different", action="store_true", help="go on although the model or the machine differs"
         )
+        add_watch_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the manifest on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
 
@@ -28,6 +33,14 @@ def add_generate_arguments(group: Any) -> None:
         "--run-dir", metavar="FOLDER", default=None, help="keep the run in a folder, to be resumed and changed"
     )
     group.add_argument(
+        "--prompts", metavar="FILE", default=None,
+        help="a run for each line, in folders within --run-dir: .txt with prompts, or .jsonl with settings",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow-different", action="store_true", default=False,
+        help="with --prompts: go on although the model or the machine differs",
+    )  # fmt: skip
+    group.add_argument(
         "--keep-states", metavar="N", type=at_least(2), default=None,
         help="chunks that can be gone on from, counted from the newest (default: all)",
     )  # fmt: skip
@@ -35,3 +48,24 @@ def add_generate_arguments(group: Any) -> None:
         "--chunk-frames", metavar="N", type=at_least(1), default=None,
         help="frames of a chunk of the run, the overlap counted (default: 16)",
     )  # fmt: skip
+    group.add_argument(
+        "--on-problem", metavar="WHAT", type=one_of(("warn", "stop", "reroll")), default=None,
+        help="when a chunk jumps, drifts, stands still or is black: warn (default), stop behind it, or reroll it",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-rerolls", metavar="N", type=at_least(0), default=None, help="rerolls of one chunk at most (default: 2)"
+    )
+    group.add_argument(
+        "--limit", metavar="NAME=X", action="append", default=None,
+        help="where a problem begins: seam, color, contrast, still or black (docs: Long runs)",
+    )  # fmt: skip
+    add_watch_arguments(group)
+
+
+def add_watch_arguments(group: Any) -> None:
+    """The options to see a run while it is made."""
+    group.add_argument("--plain", action="store_true", default=False, help="one line per chunk in place of the bar")
+    group.add_argument("--events", metavar="FILE", default=None, help="add every event to a file, as a line of JSON")
+    group.add_argument(
+        "--preview", action="store_true", default=False, help="refresh preview.png and preview.mp4 in the run folder"
+    )

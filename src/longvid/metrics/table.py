@@ -67,7 +67,9 @@ def not_measured(reports: Sequence[VideoReport]) -> dict[str, str]:
 
 def video_labels(reports: Sequence[VideoReport]) -> list[str]:
     """A short name for every video: that of its file or folder, or the whole path where two are the same."""
-    names = [Path(report.reading.path).name or report.reading.path for report in reports]
+    paths = [Path(report.reading.path) for report in reports]
+    # the video of a run folder goes by the name of the run
+    names = [(path.parent if path.with_name("run.json").is_file() else path).resolve().name for path in paths]
     if len(set(names)) == len(names):
         return names
     return [report.reading.path for report in reports]

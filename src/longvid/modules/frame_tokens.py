@@ -34,7 +34,7 @@ class FrameTokenGenerator(ModelMixin, ConfigMixin):
     Raises:
         ValueError: when called, for a text of another length or width.
 
-    Source: HARIVO, Sec. 3.5 and the appendix's `Frame_wise_token`, with its two SiLUs behind the first layer.
+    Source: HARIVO (arXiv:2410.07763), Sec. 3.5 and the appendix's `Frame_wise_token`, with its two SiLUs behind the first layer.
     """
 
     @register_to_config

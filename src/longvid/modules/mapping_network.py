@@ -40,8 +40,8 @@ class MappingNetwork(ModelMixin, ConfigMixin):
     Raises:
         ValueError: for another `conv`, fewer than one layer, or, when called, a sample of another shape.
 
-    Source: HARIVO, Sec. 3.2 and the appendix's `MappingLayer`. `TemporalConv3d_Residual`, which it calls, is not printed;
-        without a skip of its own the layer starts as the identity, with one as twice it.
+    Source: HARIVO (arXiv:2410.07763), Sec. 3.2 and the appendix's `MappingLayer`. `TemporalConv3d_Residual`, which it calls,
+        is not printed; without a skip of its own the layer starts as the identity, with one as twice it.
     """
 
     @register_to_config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
@@ -44,7 +44,7 @@ def motion_unet(unet: UNet2DConditionModel, motion_adapter: MotionAdapter | None
     if motion_adapter is None:
         motion_adapter = new_motion_adapter(unet)
     check_adapter(unet, motion_adapter)
-    model = UNetMotionModel.from_unet2d(unet, motion_adapter)
+    model = cast(UNetMotionModel, UNetMotionModel.from_unet2d(unet, motion_adapter))
     install_lean_attention(model)
     return model.train(unet.training)
 
@@ -100,7 +100,8 @@ def motion_adapter_of(unet: UNetMotionModel) -> MotionAdapter:
     if weights.keys() != adapter.state_dict().keys():
         raise ValueError("the temporal layers hold a LoRA: unload_lora_weights first, or fuse_lora and unload it then")
     adapter.load_state_dict(weights)
-    return adapter.to(unet.device).train(unet.training)
+    nn.Module.to(adapter, unet.device)  # diffusers' own `to` is not typed
+    return adapter.train(unet.training)
 
 
 def zero_motion_outputs(module: nn.Module) -> None:

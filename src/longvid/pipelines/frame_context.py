@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from longvid.modules.frame_tokens import fit_tokens
+from longvid.modules.frame_tokens import FrameTokenGenerator, fit_tokens
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,11 @@ class WindowText:
         fitted = {segment: fit_tokens(self.tokens[segment], len(chosen), self.mode) for segment in set(chosen)}
         tokens = torch.stack([fitted[segment][:, frame] for frame, segment in enumerate(chosen)], dim=1)
         return torch.cat([text, tokens.to(text)], dim=2)
+
+
+def window_text(text: Tensor, generator: FrameTokenGenerator | None, mode: str | None = None) -> WindowText:
+    """Make the frame tokens of all prompts, (S, B, N, D), at once; without a generator there are none."""
+    if generator is None:
+        return WindowText(text)
+    tokens = generator(rearrange(text, "s b n d -> (s b) n d").to(generator.dtype))
+    return WindowText(text, rearrange(tokens, "(s b) f k d -> s b f k d", s=text.shape[0]), mode)

@@ -1,4 +1,4 @@
-"""HARIVO: text to video with a frozen text-to-image model and temporal layers in it (ECCV 2024)."""
+"""HARIVO: text to video with a frozen text-to-image model and temporal layers in it (arXiv:2410.07763)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, SchedulerMixin, UNetMotionModel
 from diffusers.loaders import IPAdapterMixin, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
-from einops import rearrange
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -20,15 +19,15 @@ from longvid.modules.mapping_network import MappingNetwork
 from longvid.pipelines.base import Generator, LongVideoPipeline, Predict
 from longvid.pipelines.clip_predictor import Branches, ClipControl, ClipPredictor
 from longvid.pipelines.control_frames import ControlFrames
-from longvid.pipelines.frame_context import WindowText
-from longvid.pipelines.harivo_checks import check_lora, check_parts, check_state
+from longvid.pipelines.frame_context import WindowText, window_text
+from longvid.pipelines.harivo_checks import check_embeds_length, check_lora, check_parts, check_state
 from longvid.pipelines.harivo_request import HARIVORequest, check_harivo
-from longvid.pipelines.image_prompts import Embeddings, embed_images, image_list, num_ip_adapters
+from longvid.pipelines.image_prompts import Embeddings, embeddings, image_list, num_ip_adapters
 from longvid.pipelines.request import VideoRequest, collects, streams
 from longvid.pipelines.seeding import window_generator
 from longvid.pipelines.window_frames import WindowFrames
+from longvid.pipelines.window_noise import noise_before
 from longvid.pipelines.window_strategies import Joining
-from longvid.samplers.guidance_schedule import can_guide
 from longvid.samplers.mitigating_gradient import mitigated
 from longvid.video.state import StreamState
 from longvid.video.windows import Window
@@ -84,7 +83,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         ValueError: for an option or a call default that does not exist, a window that is longer than the temporal
             layers reach, or parts that do not fit each other.
 
-    Source: HARIVO: Harnessing Text-to-Image Models for Video Generation (ECCV 2024). Windows are this library's.
+    Source: HARIVO: Harnessing Text-to-Image Models for Video Generation (arXiv:2410.07763). Windows are this library's.
     """
 
     _optional_components: ClassVar[list[str]] = [
@@ -182,17 +181,11 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         request = cast(HARIVORequest, super().check_inputs(request))
         check_harivo(request, num_adapters=num_ip_adapters(self.unet), has_control=self.controlnet is not None)
         check_state(request.resume, self.config["overlap"])
-        counts = request.prompts.num_videos, request.batch_size
-        if self.frame_tokens is not None and request.prompt_embeds is not None:
-            expected, found = self.frame_tokens.config["num_text_tokens"], request.prompt_embeds.shape[1]
-            if found != expected:
-                raise ValueError(f"frame_tokens read {expected} text tokens; prompt_embeds have {found}")
+        check_embeds_length(self, request.prompt_embeds)
         if request.image is not None:
-            if self.image_encoder is None:
-                raise ValueError("image needs an image_encoder; this pipeline has none, so pass image_embeds")
-            request = replace(request, image=image_list(request.image, counts))
+            request = replace(request, image=image_list(request.image, request.counts, self.image_encoder))
         if request.control is not None:
-            control = ControlFrames(request.control, request.num_frames or 0, request.size, counts)
+            control = ControlFrames(request.control, request.num_frames or 0, request.size, request.counts)
             request = replace(request, control=control)
         return request
 
@@ -205,12 +198,13 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         """Encode text of all segments, their frame tokens, and the images."""
         request = cast(HARIVORequest, request)
         text, null_text = self.encode_segments(request)
-        null = null_text is not None and can_guide(request.guidance_scale)
+        generator, mode = self.frame_tokens, self.config["frame_token_mode"]
+        null_generator = generator if self.config["tokens_for_negative"] else None
         return HARIVOConditions(
             request,
-            self._with_tokens(text),
-            self._with_tokens(cast(Tensor, null_text), wanted=self.config["tokens_for_negative"]) if null else None,
-            self._embedded(request),
+            window_text(text, generator, mode),
+            None if null_text is None else window_text(null_text, null_generator, mode),
+            embeddings(self, request.image, request.image_embeds, counts=request.counts),
         )
 
     def predictor(
@@ -226,10 +220,16 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         request = conditions.request
         known = noise = None
         if window.overlap:
-            known, noise = state.context["latents"].to(self._device), self._tail(window, request, state.keys)
+            known, noise = state.context["latents"].to(self._device), self._noise_before(window, request, state.keys)
         joining = Joining(
             clip=lambda part: self._replayed(self.clip(part, conditions=conditions)),
-            mitigate=partial(self._mitigate, request=request),
+            mitigate=partial(
+                mitigated,
+                scheduler=self.scheduler,
+                scale=cast(Any, request.mg_scale),
+                two_sided=bool(request.mg_two_sided),
+                max_ratio=request.mg_max_ratio,
+            ),
             size=self.config["window_size"],
             overlap=self.config["overlap"],
             scheduler=self.scheduler,
@@ -253,9 +253,9 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
     ) -> Tensor:
         """A window's starting noise; where it overlaps the window before, that window's."""
         noise = super().prepare_noise(window, request, generator, keys)
-        if window.overlap:
-            noise[:, :, : window.overlap] = self._tail(window, request, keys)
-        return noise
+        if not window.overlap:
+            return noise
+        return torch.cat([self._noise_before(window, request, keys), noise[:, :, window.overlap :]], dim=2)
 
     # --- inside a window ---------------------------------------------------------------------------------------------
 
@@ -289,43 +289,11 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         mapped = self.config["controlnet_input"] == "mapped"
         return ClipControl(self.controlnet, frames, request.control_scale, length, mapped)
 
-    def _mitigate(self, predict: Predict, *, request: HARIVORequest) -> Predict:
-        return mitigated(
-            predict,
-            self.scheduler,
-            cast(Any, request.mg_scale),
-            two_sided=bool(request.mg_two_sided),
-            max_ratio=request.mg_max_ratio,
+    def _noise_before(self, window: Window, request: VideoRequest, keys: tuple[int, ...]) -> Tensor:
+        draw = super().prepare_noise
+        return noise_before(
+            window, self.plan(request), lambda w: draw(w, request, window_generator(keys, w.index), keys)
         )
-
-    def _with_tokens(self, text: Tensor, *, wanted: bool = True) -> WindowText:
-        if self.frame_tokens is None or not wanted:
-            return WindowText(text)
-        tokens = self.frame_tokens(rearrange(text, "s b n d -> (s b) n d").to(self.frame_tokens.dtype))
-        tokens = rearrange(tokens, "(s b) f k d -> s b f k d", s=text.shape[0])
-        return WindowText(text, tokens, self.config["frame_token_mode"])
-
-    def _embedded(self, request: HARIVORequest) -> tuple[Embeddings, Embeddings] | None:
-        if request.image is not None:
-            counts = request.prompts.num_videos, request.batch_size
-            return embed_images(self.unet, self.image_encoder, self.feature_extractor, request.image, counts)
-        if request.image_embeds is None:
-            return None
-        rows = [embeds.to(self._device, self.unet.dtype) for embeds in request.image_embeds]
-        rows = [each.expand(request.batch_size, *each.shape[1:]) for each in rows]
-        return rows, [torch.zeros_like(each) for each in rows]
-
-    def _tail(self, window: Window, request: VideoRequest, keys: tuple[int, ...]) -> Tensor:
-        """The noise of the last frames of the window before, as many as this one shares with it."""
-        parts: list[Tensor] = []
-        missing, plan = window.overlap, self.plan(request)
-        while missing:
-            window = plan[window.index - 1]
-            drawn = super().prepare_noise(window, request, window_generator(keys, window.index), keys)
-            own = drawn[:, :, window.overlap :]  # what it shares with a window before itself is that window's
-            parts.insert(0, own[:, :, -missing:])
-            missing -= parts[0].shape[2]
-        return torch.cat(parts, dim=2)
 
     def _default_size(self) -> dict[str, int]:
         return {**super()._default_size(), "num_frames": self.config["window_size"]}

@@ -70,6 +70,19 @@ def check_state(state: StreamState | None, overlap: int) -> None:
         raise ValueError(f"the saved state holds {found or 'no'} frames to continue; windows overlap by {overlap}")
 
 
+def check_embeds_length(pipe: Any, embeds: torch.Tensor | None) -> None:
+    """Check that given embeddings have as many tokens as frame tokens are made from.
+
+    Raises:
+        ValueError: if they have another number.
+    """
+    if pipe.frame_tokens is None or embeds is None:
+        return
+    expected, found = pipe.frame_tokens.config["num_text_tokens"], embeds.shape[1]
+    if found != expected:
+        raise ValueError(f"frame_tokens read {expected} text tokens; prompt_embeds have {found}")
+
+
 def check_lora(pipe: Any, lora: Any, options: dict[str, Any]) -> None:
     """Check that every layer of a LoRA exists in a pipeline's UNet, with the width that it was made for.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from diffusers import DDIMScheduler, DiffusionPipeline, MotionAdapter
 
@@ -103,5 +103,5 @@ def _adapter(adapter: MotionAdapter | str | os.PathLike | None) -> MotionAdapter
 
 
 def _ddim(scheduler: Any, beta_schedule: str | None) -> DDIMScheduler:
-    changes = {} if beta_schedule is None else {"beta_schedule": beta_schedule}
-    return DDIMScheduler.from_config(scheduler.config, clip_sample=False, **changes)
+    changes: dict[str, Any] = {} if beta_schedule is None else {"beta_schedule": beta_schedule}
+    return cast(DDIMScheduler, DDIMScheduler.from_config(scheduler.config, clip_sample=False, **changes))

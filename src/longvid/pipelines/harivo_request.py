@@ -85,6 +85,11 @@ class HARIVORequest(VideoRequest):
         return replace(filled, mg_scale=as_guidance_scale(filled.mg_scale))
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """Prompts, and videos in the batch."""
+        return self.prompts.num_videos, self.batch_size
+
+    @property
     def windows(self) -> WindowStrategy:
         """The strategy that `strategy` names."""
         return STRATEGIES[self.strategy] if isinstance(self.strategy, str) else self.strategy  # type: ignore[return-value]

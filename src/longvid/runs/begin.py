@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from longvid.pipelines.seeding import draw_keys, keys_of_seed
 from longvid.runs.environment import environment
 from longvid.runs.folder import RunFolder, digest_of
@@ -43,18 +45,7 @@ def begin(
         ValueError: if the request cannot be made, or cannot be kept in a folder.
     """
     options = options or RunOptions()
-    if request.num_frames == math.inf:
-        raise ValueError("num_frames must be a whole number: a run has a last frame")
-    plain, tensors = pack(request)
-    checked = pipe.check_inputs(unpack(type(request), plain, tensors))
-    plain = settle(plain, checked)
-    if checked.batch_size != 1:
-        raise ValueError(f"a run folder holds one video; got a request for {checked.batch_size}")
-    if not checked.num_frames <= MAX_FRAMES:
-        raise ValueError(f"a run holds up to {MAX_FRAMES} frames; got num_frames={checked.num_frames}")
-    if max(checked.size) > 2**14 or math.prod(checked.size) > MAX_PIXELS:
-        raise ValueError(f"a run holds frames of up to {MAX_PIXELS} pixels; got height x width = {checked.size}")
-    options.check_size(*checked.size)
+    plain, tensors = check_request(pipe, request, options)
     folder = RunFolder(Path(path), options.suffix)
     folder.create()
     with RunLock(folder.path):
@@ -76,6 +67,35 @@ def begin(
         )
         manifest.save(folder.path)
     return Run(path)
+
+
+def check_request(pipe: Any, request: Any, options: RunOptions) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Check whether a request can be made and kept in a folder.
+
+    Args:
+        pipe: The pipeline.
+        request: What it is asked for, of the type of its `stream`.
+        options: How the video is kept.
+
+    Returns:
+        Its plain values, defaults filled in, and its pictures and tensors.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if request.num_frames == math.inf:
+        raise ValueError("num_frames must be a whole number: a run has a last frame")
+    plain, tensors = pack(request)
+    checked = pipe.check_inputs(unpack(type(request), plain, tensors))
+    plain = settle(plain, checked)
+    if checked.batch_size != 1:
+        raise ValueError(f"a run folder holds one video; got a request for {checked.batch_size}")
+    if not checked.num_frames <= MAX_FRAMES:
+        raise ValueError(f"a run holds up to {MAX_FRAMES} frames; got num_frames={checked.num_frames}")
+    if max(checked.size) > 2**14 or math.prod(checked.size) > MAX_PIXELS:
+        raise ValueError(f"a run holds frames of up to {MAX_PIXELS} pixels; got height x width = {checked.size}")
+    options.check_size(*checked.size)
+    return plain, tensors
 
 
 def generate_to(

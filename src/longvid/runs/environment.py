@@ -19,7 +19,7 @@ def environment(pipe: Any) -> dict[str, str]:
     device = torch.device(pipe.device)
     cuda = device.type == "cuda"
     optimization = getattr(pipe, "optimization", None)
-    level = "exact" if optimization is None else optimization.level
+    level = None if optimization is None else optimization.level
     return {
         **{name: _version(name) for name in PACKAGES},
         "device": f"{device.type} {torch.cuda.get_device_name(device)}" if cuda else device.type,
@@ -27,7 +27,7 @@ def environment(pipe: Any) -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
-        **({} if level == "exact" else {"optimization": level}),
+        **({} if level in (None, "exact") else {"optimization": level}),
     }
 
 

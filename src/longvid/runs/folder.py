@@ -16,7 +16,8 @@ from longvid.runs.manifest import NAME, ChunkRecord, Manifest
 CHUNKS, STATES = "chunks", "states"
 STATE_SUFFIX = ".safetensors"
 _OURS = re.compile(r"\.?\d{6,}-\d+\.[\w.]+", re.ASCII)  # also what a process that died was writing
-_PARTIAL = re.compile(rf"\.({re.escape(NAME)}|video\.\w+|{re.escape(inputs.NAME)})\.\d+\.partial", re.ASCII)
+_WRITTEN = rf"{re.escape(NAME)}|video\.\w+|{re.escape(inputs.NAME)}|preview\.\w+"
+_PARTIAL = re.compile(rf"\.({_WRITTEN})\.\d+\.partial(\.mp4)?", re.ASCII)
 
 
 class RunFolder:

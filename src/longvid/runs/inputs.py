@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ def unpack(request_type: Any, plain: dict[str, Any], tensors: dict[str, Tensor])
 def settle(plain: dict[str, Any], checked: Any) -> dict[str, Any]:
     """Fill in the defaults that a checked request has, so that they stay what they are when a model's change."""
     filled = {name: getattr(checked, name) for name in checked.field_names() - _NOT_KEPT}
-    numbers = {name: value for name, value in filled.items() if isinstance(value, (bool, int, float, str))}
-    return {**numbers, **plain}
+    kept = {name: _plain(value, name) for name, value in filled.items() if _is_setting(value)}
+    return {**kept, **plain}
 
 
 def with_prompt(request: Any, prompt: str | None) -> Any:
@@ -169,10 +170,20 @@ def _plain(value: Any, name: str) -> Any:
         return value
     if isinstance(value, (list, tuple)):
         return [_plain(entry, name) for entry in value]
+    if is_dataclass(value) and not isinstance(
+        value, type
+    ):  # a GuidanceSchedule, which the call takes as its fields too
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry, name) for key, entry in value.items()}
+    help_ = ": make the beginning with it and pass that as image or video" if name.startswith("first_") else ""
     raise ValueError(
-        f"a run folder keeps all that it was asked for, and {name}={type(value).__name__} cannot be kept there: make"
-        " the beginning with it and pass that as image or video"
+        f"a run folder keeps all that it was asked for, and {name}={type(value).__name__} cannot be kept there{help_}"
     )
+
+
+def _is_setting(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str)) or (is_dataclass(value) and not isinstance(value, type))
 
 
 def _same(prompt: Any, text: str) -> Any:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
+from longvid.metrics.diagnosis import Diagnosis, Finding
 from longvid.pipelines.seeding import keys_of_seed
 from longvid.runs.folder import RunFolder, check_file, digest_of
 from longvid.runs.inputs import with_prompt
 from longvid.runs.manifest import Change, ChunkRecord, Manifest
 from longvid.runs.spans import Span, spans_from
-from longvid.runs.watcher import RunWatcher
+from longvid.runs.takes import NotFinite, Take, policy_of, reroll_seed
+from longvid.runs.watcher import RunPlan, RunWatcher
 from longvid.video.atomic import move_into_place
 from longvid.video.io import VideoWriter
 from longvid.video.join import JoinedVideo, join_videos
@@ -46,6 +48,7 @@ class Maker:
     ):
         self.folder, self.manifest, self.pipe = folder, manifest, pipe
         self.watcher, self.trust_states = watcher, trust_states
+        self.policy = policy_of(manifest.options)
         self.request = replace(request, callback_on_step_end=watcher.on_step)
         self.windows = pipe.plan(pipe.check_inputs(self.request))
 
@@ -53,17 +56,20 @@ class Maker:
         """Make every chunk that is missing, and the finished video; False if the pipeline was interrupted."""
         with self.watcher.shielded():
             video = self.rebuild_video()
+        self._announce(len(self.manifest.chunks), list(self._spans(self.manifest.next_window)))
         spans = self._spans(self.manifest.next_window)
         span = next(spans, None)
         while span is not None:
             change = self.manifest.change_of(len(self.manifest.chunks))
             with closing(self._stream(len(self.manifest.chunks), change)) as windows:
                 while span is not None and _same(change, self.manifest.change_of(len(self.manifest.chunks))):
-                    made = self._make(len(self.manifest.chunks), span, windows, change)
-                    if made is None:
+                    takes = self._takes(len(self.manifest.chunks), span, windows, change)
+                    if takes is None:
                         return False
-                    self._append(made, video)
+                    self._append(min(takes, key=lambda take: take.badness), video)
                     span = next(spans, None)
+                    if len(takes) > 1:  # the next chunk goes on from the take that was kept
+                        break
         self.finish()
         return True
 
@@ -75,10 +81,12 @@ class Maker:
             raise ValueError(f"chunk {index} has {old.stop - old.start} frames; now it would have other ones")
         changes = [c for c in self.manifest.changes if c.rest or c.chunk != index] + [change]
         effective = replace(self.manifest, changes=changes).change_of(index)
+        self._announce(index, [span])
         with closing(self._stream(index, effective)) as windows:
             made = self._make(index, span, windows, effective, take=old.take + 1)
         if made is None:
             return False
+        self._look(index, made)
         with self.watcher.shielded():
             behind = self.manifest.chunks[index + 1 :] if keep_rest else []
             self.manifest.chunks = [*self.manifest.chunks[:index], made, *behind]
@@ -101,6 +109,27 @@ class Maker:
             self.manifest.finished = self.manifest.digest()
             self.save()
 
+    def _announce(self, index: int, spans: Sequence[Span]) -> None:
+        if spans:
+            first, last = spans[0], spans[-1]
+            self.watcher.on_plan(
+                RunPlan(
+                    path=self.folder.path,
+                    fps=float(self.manifest.options.rate),
+                    num_frames=self.manifest.num_frames,
+                    start=first.start,
+                    frames=last.stop - first.start,
+                    chunks=len(spans),
+                    first_chunk=index,
+                    windows=last.stop_window - first.first_window,
+                    parts=tuple(
+                        (record.start, self.folder.chunk(number, record))
+                        for number, record in enumerate(self.manifest.chunks)
+                        if number != index
+                    ),
+                )
+            )
+
     # --- one chunk ---------------------------------------------------------------------------------------------------
 
     def _make(
@@ -112,6 +141,7 @@ class Maker:
         try:
             with VideoWriter(part, **self.manifest.options.encoding()) as writer:
                 for window in islice(windows, span.stop_window - span.first_window):
+                    self.policy.check_window(window)
                     writer.write(window.frames)
                     self.watcher.on_window(window)
                     state = window.state
@@ -136,13 +166,48 @@ class Maker:
             state_sha256=digest_of(saved),
         )
 
-    def _append(self, made: ChunkRecord, video: JoinedVideo) -> None:
+    def _takes(self, index: int, span: Span, windows: Iterator[VideoChunk], change: Change) -> list[Take] | None:
+        """Make a chunk, and again with other seeds while it has problems and rerolls are left."""
+        takes = [self._take(index, span, windows, change, 1)]
+        while takes[-1] is not None and takes[-1].findings and len(takes) <= self.policy.max_rerolls:
+            attempt = len(takes)
+            other = replace(change, seed=reroll_seed(self._keys(change)[0], index, attempt))
+            self.watcher.on_reroll(index, attempt + 1, other)
+            with closing(self._stream(index, other)) as again:
+                takes.append(self._take(index, span, again, other, attempt + 1))
+        made = [take for take in takes if take is not None]
+        if len(made) < len(takes):
+            return None
+        if all(take.record is None for take in made):
+            raise ValueError(f"all {len(made)} takes of chunk {index} hold NaN or infinity, which no video can hold")
+        return made
+
+    def _take(self, index: int, span: Span, windows: Iterator[VideoChunk], change: Change, number: int) -> Take | None:
+        try:
+            record = self._make(index, span, windows, change, number)
+        except NotFinite:
+            diagnosis = Diagnosis({}, (Finding("nan"),))
+            self.watcher.on_diagnosis(index, number, diagnosis)
+            if not self.policy.max_rerolls:
+                raise
+            return Take(None, diagnosis)
+        return None if record is None else self._look(index, record)
+
+    def _look(self, index: int, record: ChunkRecord) -> Take:
+        take = self.policy.look(self.folder, index, self.manifest.chunks, record)
+        if take.diagnosis is not None:
+            self.watcher.on_diagnosis(index, record.take, take.diagnosis)
+        return take
+
+    def _append(self, take: Take, video: JoinedVideo) -> None:
+        made, index = take.record, len(self.manifest.chunks)
+        assert made is not None  # the best take has files
         with self.watcher.shielded():
-            index = len(self.manifest.chunks)
             self.manifest.chunks.append(made)
             self.save()
             video.append(self.folder.chunk(index, made))
             self.watcher.on_chunk(index, made)
+        self.policy.settle(self.folder, index, take)
 
     def save(self) -> None:
         """Write the manifest, then delete what it does not know any more."""
@@ -156,13 +221,16 @@ class Maker:
     # --- what it continues -------------------------------------------------------------------------------------------
 
     def _stream(self, index: int, change: Change) -> Generator[VideoChunk, None, None]:
-        keys = self.manifest.keys if change.seed is None else keys_of_seed(change.seed)
+        keys = self._keys(change)
         request = with_prompt(self.request, change.prompt)
         if index == 0:
             return self.pipe.generate(request, keys=keys)
         state = self._state_behind(index - 1)
         fingerprint = {} if self.trust_states else state.fingerprint
         return self.pipe.generate(replace(request, resume=replace(state, keys=keys, fingerprint=fingerprint)))
+
+    def _keys(self, change: Change) -> tuple[int, ...]:
+        return self.manifest.keys if change.seed is None else keys_of_seed(change.seed)
 
     def _state_behind(self, index: int) -> StreamState:
         record = self.manifest.chunks[index]

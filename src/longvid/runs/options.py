@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
+from longvid.metrics.diagnosis import Limits
 from longvid.video.codecs import CODECS, CONTAINERS, check_codec, check_size
 
 CHUNK_FRAMES = 16
 SUFFIXES = {container: suffix for suffix, container in CONTAINERS.items()}
+ON_PROBLEM = ("warn", "stop", "reroll")
 _CHANGING = ("libvpx",)  # adapts to the time that it has
 
 
@@ -29,6 +31,11 @@ class RunOptions:
         keep_states: How many of the newest chunks keep the state that the next one goes on from, at least 2; None keeps
             all. A chunk can be made again while the chunk before it keeps its state.
 
+        on_problem: What is done about a new chunk that is beyond `limits`: "warn" tells the watcher, "stop" keeps the
+            chunk and stops behind it, "reroll" makes it again with other seeds; None does not look.
+        max_rerolls: How often one chunk is made again at most; then the take with the least problems is kept.
+        limits: Where a problem begins.
+
     Raises:
         ValueError: if one of them is out of its range, or they do not go together.
     """
@@ -39,6 +46,9 @@ class RunOptions:
     pixel_format: str | None = None
     chunk_frames: int = CHUNK_FRAMES
     keep_states: int | None = None
+    on_problem: str | None = None
+    max_rerolls: int = 2
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         """Refuse at once what no chunk could be written with."""
@@ -49,6 +59,11 @@ class RunOptions:
         _check_int("chunk_frames", self.chunk_frames, 1, 2**20)
         if self.keep_states is not None:
             _check_int("keep_states", self.keep_states, 2, 2**31)
+        if self.on_problem not in (None, *ON_PROBLEM):
+            raise ValueError(f"on_problem must be one of {', '.join(ON_PROBLEM)}, or None; got {self.on_problem!r}")
+        _check_int("max_rerolls", self.max_rerolls, 0, 1000)
+        if not isinstance(self.limits, Limits):
+            raise ValueError(f"limits must be Limits; got {self.limits!r}")
         known = sorted(CODECS.keys() - set(_CHANGING))
         if self.codec is not None and self.codec not in known:
             raise ValueError(f"codec of a run must be one of {', '.join(known)}; got {self.codec!r}")

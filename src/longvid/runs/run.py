@@ -17,7 +17,7 @@ from longvid.runs.maker import Maker, now
 from longvid.runs.manifest import Change, Manifest
 from longvid.runs.schema import MAX_SEED, load_manifest
 from longvid.runs.spans import spans_from
-from longvid.runs.watcher import RunWatcher
+from longvid.runs.watcher import RunWatcher, told_of_end
 
 
 class Run:
@@ -68,7 +68,7 @@ class Run:
         Raises:
             ValueError: if something differs, which is named, or a file of the run is damaged.
         """
-        with self._opened() as folder:
+        with told_of_end(watcher) as watcher, self._opened() as folder:
             self._maker(folder, pipe, allow_different, watcher).make_rest()
         return self
 
@@ -99,7 +99,7 @@ class Run:
             ValueError: if there is no such chunk, or the state before it was not kept; and as `resume`.
         """
         _check_seed(seed)
-        with self._opened() as folder:
+        with told_of_end(watcher) as watcher, self._opened() as folder:
             if not 0 <= chunk < len(self.manifest.chunks):
                 raise ValueError(f"chunk must be one of the {len(self.manifest.chunks)} that are made; got {chunk}")
             complete = self.manifest.num_made == self.num_frames
@@ -134,7 +134,7 @@ class Run:
         Raises:
             ValueError: if it is not longer; and as `resume`.
         """
-        with self._opened() as folder:
+        with told_of_end(watcher) as watcher, self._opened() as folder:
             longer = replace(self.manifest, request=lengthened(self.manifest.request, num_frames, prompt))
             maker = self._maker(folder, pipe, allow_different, watcher, longer)
             if longer.chunks:
@@ -218,7 +218,7 @@ class Run:
         folder: RunFolder,
         pipe: Any,
         allow_different: bool,
-        watcher: RunWatcher | None,
+        watcher: RunWatcher,
         manifest: Manifest | None = None,
     ) -> Maker:
         manifest = manifest or self.manifest
@@ -234,7 +234,7 @@ class Run:
             manifest.mixed = [*manifest.mixed, *(text for text in different if text not in manifest.mixed)]
         try:
             request = self._request(folder, pipe, manifest)
-            return Maker(folder, manifest, pipe, request, watcher=watcher or RunWatcher(), trust_states=bool(different))
+            return Maker(folder, manifest, pipe, request, watcher=watcher, trust_states=bool(different))
         except (TypeError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
             raise ValueError(f"the request of {self.path} cannot be made: {error}") from error
 

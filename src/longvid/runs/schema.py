@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
+from longvid.metrics.diagnosis import Limits
 from longvid.runs.manifest import FORMAT, FORMAT_VERSION, NAME, Change, ChunkRecord, Manifest, checksum
 from longvid.runs.options import RunOptions
 from longvid.runs.reader import Reader
@@ -89,7 +91,7 @@ def _read_request(request: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"a frame has up to {MAX_PIXELS} pixels; got {height} x {width}")
     reader.integer("num_inference_steps", 1, 2**20)
     for name in ("guidance_scale", "reference_guidance_scale", "anchor_guidance_scale", "eta"):
-        if name in request:
+        if name in request and not isinstance(request[name], dict):  # a schedule; the pipeline knows which there are
             reader.optional(name, reader.number, -1e6, 1e6)
     return request
 
@@ -105,7 +107,10 @@ def _read_model(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_options(values: Any) -> RunOptions:
+    if isinstance(values, dict):  # the first runs had no diagnosis
+        values = {"on_problem": None, "max_rerolls": 0, "limits": asdict(Limits()), **values}
     reader = Reader(values, "the options")
+    limits = Reader(reader.take("limits"), "the limits")
     options = RunOptions(
         fps=Fraction(reader.text("fps", r"[1-9]\d{0,8}(/[1-9]\d{0,8})?")),
         codec=reader.optional("codec", reader.text),
@@ -113,7 +118,11 @@ def _read_options(values: Any) -> RunOptions:
         pixel_format=reader.optional("pixel_format", reader.text),
         chunk_frames=reader.integer("chunk_frames", 1, 2**20),
         keep_states=reader.optional("keep_states", reader.integer, 2, 2**31),
+        on_problem=reader.optional("on_problem", reader.text),
+        max_rerolls=reader.integer("max_rerolls", 0, 1000),
+        limits=Limits(**{field.name: limits.number(field.name, 0, 1e6) for field in fields(Limits)}),
     )
+    limits.done()
     reader.done()
     return options
 

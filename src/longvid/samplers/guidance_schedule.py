@@ -57,11 +57,8 @@ class GuidanceSchedule:
             return float(self.low)
         first, last = self._ends()
         length = self.num_train_timesteps - border
-        return (
-            float(last + (first - last) * (min(timestep, self.num_train_timesteps) - border) / length)
-            if length
-            else first
-        )
+        share = (min(timestep, self.num_train_timesteps) - border) / length if length else 1.0
+        return float(last + (first - last) * share)
 
     def _ends(self) -> tuple[Any, Any]:
         ends = tuple(self.high) if isinstance(self.high, (list, tuple)) else (self.high, self.high)
@@ -83,7 +80,7 @@ def as_guidance_scale(value: Any) -> Any:
     return GuidanceSchedule(**value)
 
 
-def can_guide(scale: GuidanceScale | None) -> bool:
+def can_guide(scale: Any) -> bool:
     """Whether a scale may ever be above 1, so that the unconditional branch is needed."""
     return callable(scale) or (scale or 0) > 1
 

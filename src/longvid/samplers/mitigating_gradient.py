@@ -62,7 +62,7 @@ def mitigating_gradient(
     Raises:
         ValueError: if the shapes differ, the scale is negative, or `max_ratio` is not above 0.
 
-    Source: HARIVO, Eq. 6 and 7 and Algorithm 1, whose alpha_t under the roots is :math:`\bar\alpha_t`.
+    Source: HARIVO (arXiv:2410.07763), Eq. 6 and 7 and Algorithm 1, whose alpha_t under the roots is :math:`\bar\alpha_t`.
     """
     _check(noise_pred, sample, scale, max_ratio)
     dtype = math_dtype(noise_pred)
@@ -107,7 +107,7 @@ def mitigated(
     Raises:
         ValueError: if the scale is negative or `max_ratio` not above 0; when called, as `mitigating_gradient`.
 
-    Source: HARIVO, Sec. 3.7 and Algorithm 1.
+    Source: HARIVO (arXiv:2410.07763), Sec. 3.7 and Algorithm 1.
     """
     _check_numbers(0.0 if callable(scale) else scale, max_ratio)
 

@@ -10,7 +10,7 @@ from longvid.training.art_v import ARTVRecipe
 from longvid.training.clip import CLIP_FRAMES, CLIPRecipe
 from longvid.training.data import DataOptions
 from longvid.training.harivo import HARIVORecipe
-from longvid.training.harivo_alignment import TARGETS
+from longvid.training.harivo_alignment import PLACES, TARGETS
 from longvid.training.unet import UNetRecipe
 from longvid.training.vae import VAERecipe
 
@@ -163,6 +163,8 @@ def _check_alignment(settings: HARIVOSettings) -> None:
         raise ValueError(f"alignment.num_steps must be at least 0; got {alignment.num_steps}")
     if alignment.target not in TARGETS:
         raise ValueError(f"alignment.target must be one of {', '.join(TARGETS)}; got {alignment.target!r}")
+    if alignment.places not in PLACES:
+        raise ValueError(f"alignment.places must be one of {', '.join(PLACES)}; got {alignment.places!r}")
     if alignment.num_steps and settings.data.path is not None:
         raise ValueError(
             "the alignment needs the drawn world, which can say where its sprites are; with your own videos set"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -46,6 +47,13 @@ class VideoBaseRecipe:
     optimizer: OptimizerOptions = field(
         default_factory=lambda: OptimizerOptions(learning_rate=1.5e-3, lr_schedule="cosine", warmup_steps=150)
     )
+
+
+class ErrorWeights(Protocol):
+    """A recipe with the limits of `unet.loss_weight`."""
+
+    max_weight: float
+    min_weight: float | None
 
 
 def build_video_unet(recipe: VideoBaseRecipe, image_unet: UNet2DConditionModel) -> VideoUNet:
@@ -120,7 +128,7 @@ class VideoObjective(nn.Module):
 
 
 def weighted_error(
-    predicted: Tensor, latents: Tensor, noise: Tensor, t: Tensor, scheduler: DDPMScheduler, recipe: VideoBaseRecipe
+    predicted: Tensor, latents: Tensor, noise: Tensor, t: Tensor, scheduler: DDPMScheduler, recipe: ErrorWeights
 ) -> dict[str, Tensor]:
     """The loss and the plain error of a prediction, of noise or of velocity as `scheduler` says."""
     velocity = scheduler.config.prediction_type == "v_prediction"

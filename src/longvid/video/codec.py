@@ -6,6 +6,7 @@ The VAE sees at most `frames_per_batch` frames at once, so its activations never
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,6 +80,9 @@ def decode_video(vae: Any, latents: Tensor, *, frames_per_batch: int = 8) -> Ten
 
     The result is not clamped, so it can leave [-1, 1] by a little. It has the dtype and device of `latents`.
 
+    Where `frames_per_batch` frames need more memory than there is, half as many are tried, down to one at a time; a
+    warning then names the number that worked. The frames are those of a call with that number.
+
     Args:
         vae: The VAE that :func:`encode_video` used.
         latents: Scaled latents, as every part of this library hands them around.
@@ -89,14 +93,43 @@ def decode_video(vae: Any, latents: Tensor, *, frames_per_batch: int = 8) -> Ten
 
     Raises:
         ValueError: if `latents` is no such tensor or `frames_per_batch` is below 1.
+        torch.OutOfMemoryError: if there is not the memory for a single frame.
     """
     check_video(latents, channels=vae.config.latent_channels, name="latents")
     unscaled = latents / vae.config.scaling_factor + _shift(vae)
-    frames = [
-        vae.decode(images.to(vae.dtype)).sample.to(latents.dtype)
-        for images in _batches(fold_frames(unscaled), frames_per_batch)
-    ]
+    frames, images, given = [], fold_frames(unscaled), frames_per_batch
+    _check_batch(frames_per_batch)
+    while len(images):
+        decoded = _decode(vae, images[:frames_per_batch])
+        if decoded is None:  # outside of the handler, so that the failed call holds no memory
+            frames_per_batch = min(frames_per_batch, len(images)) // 2
+            if latents.device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        frames.append(decoded.to(latents.dtype))
+        images = images[frames_per_batch:]
+    if frames_per_batch < given:
+        warnings.warn(
+            f"not enough memory to decode {given} frames at once; frames_per_batch={frames_per_batch} worked",
+            stacklevel=2,
+        )
     return unfold_frames(torch.cat(frames), latents.shape[2])
+
+
+def _decode(vae: Any, images: Tensor) -> Tensor | None:
+    """The decoded images, or None if they need more memory than there is; a single one raises."""
+    try:
+        return vae.decode(images.to(vae.dtype)).sample
+    except RuntimeError as error:
+        if len(images) == 1 or not _is_out_of_memory(error):
+            raise
+    return None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # the allocators of the CPU and of MPS raise a plain RuntimeError
+    words = ("DefaultCPUAllocator", "MPS backend out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def _shift(vae: Any) -> float:
@@ -104,9 +137,13 @@ def _shift(vae: Any) -> float:
 
 
 def _batches(images: Tensor, frames_per_batch: int) -> Sequence[Tensor]:
+    _check_batch(frames_per_batch)
+    return images.split(frames_per_batch)
+
+
+def _check_batch(frames_per_batch: int) -> None:
     if frames_per_batch < 1:
         raise ValueError(f"frames_per_batch must be at least 1; got {frames_per_batch}")
-    return images.split(frames_per_batch)
 
 
 def _noise_like(latents: Tensor, generator: Generators) -> Tensor:

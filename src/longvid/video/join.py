@@ -13,6 +13,8 @@ from longvid.video.atomic import move_into_place
 from longvid.video.codecs import CONTAINERS
 from longvid.video.muxing import FINISHED, mux, mux_fragment
 
+_BOX_HEADER = 8
+
 
 class JoinedVideo:
     """A growing video file, playable up to the last appended part at every moment.
@@ -35,14 +37,7 @@ class JoinedVideo:
         self.num_frames = self._num_parts = 0
         self._setup: tuple[Any, ...] | None = None
         if parts:
-            partial = _partial(path)
-            try:
-                with open(partial, "wb") as file:
-                    for part in parts:
-                        file.write(self._fragment(part))
-                move_into_place(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
+            self._begin(parts)
 
     def append(self, part: Path) -> None:
         """Put one more file at the end; when this returns, it is on the disk.
@@ -51,11 +46,31 @@ class JoinedVideo:
             ValueError: if the part is damaged or was encoded differently from the first.
             OSError: if the disk is full.
         """
+        if not self._num_parts:
+            return self._begin([part])
         fragment = self._fragment(part)
-        with open(self.path, "ab" if self._num_parts > 1 else "wb") as file:
-            file.write(fragment)
+        # an MP4 reader ends at a box without size and name, so this box counts once the disk has all of it
+        late = _BOX_HEADER if self.container == "mp4" else 0
+        with open(self.path, "r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.write(bytes(late) + fragment[late:])
             file.flush()
             os.fsync(file.fileno())
+            if late:
+                file.seek(end)
+                file.write(fragment[:late])
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _begin(self, parts: Sequence[Path]) -> None:
+        partial = _partial(self.path)
+        try:
+            with open(partial, "wb") as file:
+                for part in parts:
+                    file.write(self._fragment(part))
+            move_into_place(partial, self.path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def _fragment(self, part: Path) -> bytes:
         with _packets_of(part) as (stream, packets):

@@ -16,7 +16,7 @@ from longvid.sprites.motion import track
 from longvid.training.clip import CLIPRecipe, build_clip, build_tokenizer, tokenize
 from longvid.training.config import HARIVOSettings, check_harivo
 from longvid.training.harivo import HARIVOObjective, HARIVORecipe, build_contrastive, draw_timesteps, harivo_batches
-from longvid.training.harivo_alignment import AlignmentObjective, alignment_batches, crossing, text_reader
+from longvid.training.harivo_alignment import AlignmentObjective, alignment_batches, crossing, text_reader, typical
 from longvid.training.harivo_networks import build_networks
 from longvid.training.latents import reverse_time, training_scenes, weights_mark
 from longvid.training.loop import OptimizerOptions, train
@@ -200,6 +200,18 @@ def test_a_crossing_passes_the_middle_of_its_way_half_way_through(motion, speed)
     torch.testing.assert_close(torch.stack([mirrored.x, mirrored.y]).flip(1), torch.stack([path.x, path.y]))
 
 
+def test_a_typical_motion_goes_through_the_middle_whatever_the_row_and_the_speed():
+    paths = []
+    for speed in ("slow", "fast"):
+        path = track(typical(scene_of("left", speed), 25).sprites[0], 25)
+        paths.append(torch.stack([path.x, path.y]))
+    assert torch.equal(*paths) and paths[0][:, 12].tolist() == [32, 32]
+    recipe = recipe_of("num_frames=25", "alignment.places=typical", "alignment.batch_size=3").alignment
+    places = alignment_batches(recipe, [scene_of("left", "slow")], TOKENS, 25)(0)["place_ids"][0]
+    assert TOKENS.decode(places[0], skip_special_tokens=True).strip() == "a red square at the right"
+    assert TOKENS.decode(places[12], skip_special_tokens=True).strip() == "a red square in the middle"
+
+
 def test_other_motions_stay_where_they_are():
     for motion in ("bouncing", "circling", "still"):
         assert crossing(scene_of(motion), 24) == scene_of(motion)
@@ -276,6 +288,7 @@ def test_the_alignment_needs_one_sprite_alone():
         (["drop_text=2"], r"drop_text is a share of the samples, in \[0, 1\]; got 2"),
         (["scheduler=best"], "scheduler must be one of base, ddim; got 'best'"),
         (["alignment.target=words"], "alignment.target must be one of embeddings, attention; got 'words'"),
+        (["alignment.places=all"], "alignment.places must be one of true, typical; got 'all'"),
         (["networks.tokens_per_frame=0"], "networks.tokens_per_frame is 0: set alignment.num_steps=0"),
         (["data.path=clips"], "your own videos set alignment.num_steps=0"),
     ],

@@ -1,9 +1,14 @@
-"""Many videos from one file of prompts."""
+"""Many videos from one file of prompts, in one process and in several."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -125,3 +130,54 @@ def test_wrong_use_of_a_prompts_file_is_one_line(run, words, message):
     result = run("generate", *words)
     assert result.code == 1 and message in result.err and len(result.err.splitlines()) == 1
     assert not Path("runs").exists()
+
+
+def launch(model: Path, num_processes: int, *words: str) -> subprocess.Popen:
+    """What `accelerate launch --multi_gpu` starts: torchrun, here with processes on the CPU."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}",
+               "-m", "longvid.cli.main", "generate", "--model", str(model),
+               "--seed", "7", "--codec", "ffv1", "--device", "cpu", *words]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def holders(folder: str) -> list[int]:
+    """Processes that write runs which are not finished."""
+    found = []
+    for lock in Path(folder).glob("*/lock"):
+        words = lock.read_text().split()
+        if len(words) > 1 and (lock.parent / "video.mkv").exists() and not Run(lock.parent).complete:
+            found.append(int(words[1]))
+    return found
+
+
+def kill_one(launcher: subprocess.Popen, folder: str) -> None:
+    while not (found := holders(folder)):
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.005)
+    os.kill(found[0], signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_processes_share_the_lines_and_go_on_after_one_was_killed(run, model, num_processes):
+    texts = [f"{text} {number}" for number in range(2) for text in PROMPTS][:5]
+    words = ["--prompts", write("all.txt", *texts), "--num-frames", "12", "--chunk-frames", "2"]
+    alone = launch(model, 1, *words, "--run-dir", "alone")
+    stopped = launch(model, num_processes, *words, "--run-dir", "runs")
+    kill_one(stopped, "runs")
+    stopped.communicate()
+    assert stopped.returncode != 0 and not all(Run(path).complete for path in Path("runs").iterdir())
+    _, errors = alone.communicate()
+    assert alone.returncode == 0, errors
+
+    again = launch(model, num_processes, *words, "--run-dir", "runs")
+    _, errors = again.communicate()
+    assert again.returncode == 0, errors
+    assert len({(path / "lock").read_text() for path in Path("runs").iterdir()}) >= num_processes
+    names = [sorted(path.name for path in Path(folder).iterdir()) for folder in ("alone", "runs")]
+    assert len(names[0]) == 5 and names[0] == names[1]
+    for name in names[0]:
+        made = Run(Path("runs", name))
+        assert made.complete and not made.manifest.mixed
+        assert torch.equal(frames(made), frames(Run(Path("alone", name))))

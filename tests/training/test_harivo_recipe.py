@@ -15,7 +15,8 @@ from longvid.sprites import Scene, Sprite, caption_frame
 from longvid.sprites.motion import track
 from longvid.training.clip import CLIPRecipe, build_clip, build_tokenizer, tokenize
 from longvid.training.config import HARIVOSettings, check_harivo
-from longvid.training.harivo import HARIVOObjective, HARIVORecipe, build_contrastive, draw_timesteps, harivo_batches
+from longvid.training.draws import draw_timesteps
+from longvid.training.harivo import HARIVOObjective, HARIVORecipe, build_contrastive, harivo_batches
 from longvid.training.harivo_alignment import AlignmentObjective, alignment_batches, crossing, text_reader, typical
 from longvid.training.harivo_networks import build_networks
 from longvid.training.latents import reverse_time, training_scenes, weights_mark

@@ -18,7 +18,7 @@ from longvid.training.captioned import tokenizer_for
 from longvid.training.clip import CLIPRecipe, build_clip, build_tokenizer
 from longvid.training.config import HARIVOSettings
 from longvid.training.run import RECIPES
-from longvid.training.run_harivo import noise_schedule
+from longvid.training.run_harivo import changed_schedule
 
 SMALL = [
     "checkpoint_every=1", "num_scenes=3", "num_frames=3", "batch_size=1", "num_steps=2", "optimizer.warmup_steps=1",
@@ -120,10 +120,10 @@ def test_own_videos_train_it(clips_folder, tmp_path):
 
 
 def test_the_noise_schedule_and_the_sampler_are_the_bases_unless_the_settings_say_otherwise(base):
-    config = DDPMScheduler(**tiny.BETAS).config
-    plain = noise_schedule(config, HARIVOSettings())
+    scheduler = DDPMScheduler(**tiny.BETAS)
+    plain = changed_schedule(scheduler, HARIVOSettings())
     assert {name: plain[name] for name in tiny.BETAS} == tiny.BETAS
-    changed = noise_schedule(config, HARIVOSettings(beta_schedule="linear", beta_end=0.02))
+    changed = changed_schedule(scheduler, HARIVOSettings(beta_schedule="linear", beta_end=0.02))
     assert (changed["beta_schedule"], changed["beta_end"], changed["beta_start"]) == ("linear", 0.02, 0.00085)
 
 

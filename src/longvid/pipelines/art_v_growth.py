@@ -13,12 +13,12 @@ from longvid.modules.anchored_unet import AnchoredUNet
 from longvid.modules.masked_diffusion import PREDICTION_TYPES
 from longvid.pipelines.image_model import image_parts
 from longvid.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
+from longvid.samplers.noise_schedule import noise_schedule
 
 _SHARED_SHAPE = (
     "sample_size", "in_channels", "layers_per_block", "cross_attention_dim", "use_linear_projection",
     "down_block_types", "mid_block_type", "up_block_types", "norm_num_groups", "only_cross_attention", "act_fn",
 )  # fmt: skip
-_BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 _MASK_SHARE = 5  # the paper's mask network is a fifth as wide as its UNet, with 32 channels per attention head
 _HEAD_WIDTH = 32
 
@@ -63,12 +63,11 @@ def grow(
         config = {**mask_config(unet.config), **(mask_options or {})}
         mask_network = AnchoredUNet(**config).eval()
         torch.nn.Module.to(mask_network, device=unet.device, dtype=unet.dtype)  # diffusers' own `to` warns of a cast
-    betas = {name: scheduler.config[name] for name in _BETAS if scheduler.config.get(name) is not None}
     return {
         "vae": parts["vae"],
         "text_encoder": parts["text_encoder"],
         "tokenizer": parts["tokenizer"],
-        "scheduler": DPMPP2SAncestralScheduler(**betas),
+        "scheduler": DPMPP2SAncestralScheduler(**noise_schedule(scheduler)),
         "unet": AnchoredUNet.from_unet(unet, **(unet_options or {})),
         "mask_network": mask_network,
         "prediction_type": predicts,

@@ -108,8 +108,8 @@ def check_streaming_t2v(settings: StreamingT2VSettings) -> None:
 
 
 def _check_draws(settings: Any) -> None:
-    if settings.timestep_power <= 0:
-        raise ValueError(f"timestep_power must be above 0; got {settings.timestep_power}")
+    if settings.timestep_power < 0:
+        raise ValueError(f"timestep_power must be at least 0; got {settings.timestep_power}")
     if unknown := sorted(set(settings.motions) - set(MOTIONS) - set(PASSING)):
         raise ValueError(f"motions are some of {', '.join(MOTIONS + PASSING)}; got {', '.join(unknown)}")
 

@@ -14,10 +14,10 @@ from transformers import CLIPTokenizer
 from longvid.modules import frame_context, image_view
 from longvid.sprites import MOTIONS, Scene, caption_clip
 from longvid.training.clip import tokenize
-from longvid.training.draws import batch_draws
+from longvid.training.draws import batch_draws, draw_timesteps
 from longvid.training.harivo_alignment import AlignmentOptions
 from longvid.training.harivo_networks import HARIVONetworks, NetworkOptions
-from longvid.training.latents import reverse_time
+from longvid.training.latents import reversed_scenes
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 from longvid.training.losses import ContrastiveLoss, mapping_regularisation, observed, temporal_attention_loss
 from longvid.training.unet import loss_weight
@@ -200,22 +200,12 @@ def build_contrastive(
     )
 
 
-def draw_timesteps(scheduler: DDPMScheduler, count: int, power: float, generator: torch.Generator) -> Tensor:
-    r"""Timesteps (count,) with density :math:`\propto (t / T)^p`, by :math:`t = \lfloor T u^{1 / (p + 1)} \rfloor`."""
-    steps = scheduler.config.num_train_timesteps
-    level = torch.rand(count, generator=generator, device=generator.device) ** (1 / (power + 1))
-    return (level * steps).long().clamp(max=steps - 1)
-
-
 def harivo_batches(recipe: HARIVORecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer) -> BatchSource:
     """Micro-batch k: drawn clips as latents out of (N, F, C, h, w), and their captions.
 
     Half the clips run backwards, where the world has words for it and what they say is not held out of training.
     """
-    backwards = [reverse_time(scene) for scene in scenes]
-    backwards = [
-        back if back and back.split == scene.split else None for back, scene in zip(backwards, scenes, strict=True)
-    ]
+    backwards = reversed_scenes(scenes)
 
     def batch_at(index: int) -> Batch:
         size, draws = recipe.batch_size, batch_draws(recipe.seed, index)

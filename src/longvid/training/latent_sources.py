@@ -14,9 +14,6 @@ from longvid.training.frame_store import latent_store
 from longvid.training.latents import latent_cache, training_scenes
 from longvid.training.workspace import Workspace
 
-BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-"""What of a scheduler's configuration is the noise schedule."""
-
 
 def own_latents(
     work: Workspace, data: DataOptions, vae: Any, tokenizer: CLIPTokenizer

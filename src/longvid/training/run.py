@@ -23,6 +23,7 @@ from longvid.pipelines.image_model import load_image_model
 from longvid.pipelines.sources import hub_index, local_source, read_index
 from longvid.pipelines.tokenizers import load_tokenizer
 from longvid.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
+from longvid.samplers.noise_schedule import noise_schedule
 from longvid.training import captioned
 from longvid.training.art_v import ARTVObjective, art_v_batches, network_options
 from longvid.training.clip import CLIPObjective, CLIPRecipe, build_clip, build_tokenizer, clip_batches, tokenize
@@ -30,7 +31,7 @@ from longvid.training.config import ARTVSettings, BaseSettings, HARIVOSettings, 
 from longvid.training.config_video import StreamingT2VSettings, VideoBaseSettings
 from longvid.training.data import DataOptions, find_clips
 from longvid.training.frame_store import FrameStore, pixel_store
-from longvid.training.latent_sources import BETAS, drawn_latents, own_latents
+from longvid.training.latent_sources import drawn_latents, own_latents
 from longvid.training.loop import TrainingRecord
 from longvid.training.run_harivo import run_harivo
 from longvid.training.run_video import run_streaming_t2v, run_video_base
@@ -89,7 +90,7 @@ def run_art_v(settings: ARTVSettings) -> Iterator[TrainingRecord]:
         store = yield from own_latents(work, settings.data, pipeline.vae, tokenizer)
         batches = captioned.captioned_histories(settings, store, tokenizer)
     noise = DDPMScheduler(
-        **{name: pipeline.scheduler.config[name] for name in BETAS},
+        **noise_schedule(pipeline.scheduler),
         prediction_type=pipeline.config.prediction_type,
         clip_sample=False,
     )
@@ -144,8 +145,7 @@ def _trained(settings: ARTVSettings) -> ARTVPipeline | None:
         has = pipeline.config.static_noise
         raise ValueError(f"static_noise must be {has!r}, as in the base; got {settings.static_noise!r}")
     if settings.scheduler == "dpmpp_2s_ancestral":
-        betas = {name: pipeline.scheduler.config[name] for name in BETAS}
-        pipeline.scheduler = DPMPP2SAncestralScheduler(**betas)
+        pipeline.scheduler = DPMPP2SAncestralScheduler(**noise_schedule(pipeline.scheduler))
     pipeline.register_to_config(call_defaults=dict(settings.call_defaults) or None)
     return pipeline
 

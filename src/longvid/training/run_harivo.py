@@ -14,6 +14,7 @@ from transformers import CLIPTokenizer
 from longvid.modules import FrameTokenGenerator
 from longvid.pipelines.harivo import HARIVOPipeline
 from longvid.pipelines.image_model import load_image_model
+from longvid.samplers.noise_schedule import noise_schedule
 from longvid.sprites import Scene
 from longvid.training import captioned
 from longvid.training.clip import max_tokens, tokenize
@@ -21,7 +22,7 @@ from longvid.training.config import HARIVOSettings, check_harivo
 from longvid.training.harivo import HARIVOObjective, HARIVORecipe, harivo_batches
 from longvid.training.harivo_alignment import AlignmentObjective, alignment_batches, crossing
 from longvid.training.harivo_networks import HARIVONetworks, build_networks
-from longvid.training.latent_sources import BETAS, drawn_latents, own_latents
+from longvid.training.latent_sources import drawn_latents, own_latents
 from longvid.training.latents import training_scenes
 from longvid.training.loop import BatchSource, TrainingRecord
 from longvid.training.workspace import Workspace
@@ -41,7 +42,7 @@ def run_harivo(settings: HARIVOSettings) -> Iterator[TrainingRecord]:
     work = Workspace(settings.output, settings)
     torch.manual_seed(settings.seed)
     base = load_image_model(settings.base)
-    tokenizer, betas = base.tokenizer, noise_schedule(base.scheduler.config, settings)
+    tokenizer, betas = base.tokenizer, changed_schedule(base.scheduler, settings)
     networks = build_networks(settings.networks, base.unet, settings.num_frames, max_tokens(tokenizer))
     if settings.data.path is None:
         scenes = harivo_scenes(settings)
@@ -58,11 +59,10 @@ def run_harivo(settings: HARIVOSettings) -> Iterator[TrainingRecord]:
     work.publish(lambda folder: assemble(base, networks, settings).save_pretrained(folder))
 
 
-def noise_schedule(config: Any, recipe: HARIVORecipe) -> dict[str, Any]:
+def changed_schedule(scheduler: Any, recipe: HARIVORecipe) -> dict[str, Any]:
     """The image model's noise schedule, with what the recipe changes of it."""
-    betas = {name: config[name] for name in BETAS if config.get(name) is not None}
     changes = {"beta_schedule": recipe.beta_schedule, "beta_end": recipe.beta_end}
-    return {**betas, **{name: value for name, value in changes.items() if value is not None}}
+    return {**noise_schedule(scheduler), **{name: value for name, value in changes.items() if value is not None}}
 
 
 def harivo_scenes(recipe: HARIVORecipe) -> list[Scene]:
@@ -73,7 +73,7 @@ def harivo_scenes(recipe: HARIVORecipe) -> list[Scene]:
 
 def assemble(base: Any, networks: HARIVONetworks, settings: HARIVOSettings) -> HARIVOPipeline:
     """Put the trained networks and the parts of the image model together."""
-    betas = noise_schedule(base.scheduler.config, settings)
+    betas = changed_schedule(base.scheduler, settings)
     if settings.scheduler == "ddim":
         predicts = base.scheduler.config.get("prediction_type", "epsilon")
         scheduler = DDIMScheduler(

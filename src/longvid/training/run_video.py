@@ -15,12 +15,13 @@ from longvid import bundled
 from longvid.pipelines.image_model import load_image_model
 from longvid.pipelines.streaming_t2v import StreamingT2VPipeline
 from longvid.pipelines.streaming_t2v_growth import load_video_model
+from longvid.samplers.noise_schedule import noise_schedule
 from longvid.training import captioned
 from longvid.training.clip import tokenize
 from longvid.training.config_video import StreamingT2VSettings, VideoBaseSettings, check_streaming_t2v, check_video_base
 from longvid.training.data import find_clips
 from longvid.training.frame_store import pixel_store
-from longvid.training.latent_sources import BETAS, drawn_latents, own_latents
+from longvid.training.latent_sources import drawn_latents, own_latents
 from longvid.training.loop import TrainingRecord
 from longvid.training.streaming_t2v import (
     StageOptions,
@@ -57,7 +58,7 @@ def run_video_base(settings: VideoBaseSettings) -> Iterator[TrainingRecord]:
         store = yield from own_latents(work, settings.data, base.vae, base.tokenizer)
         batches = captioned.captioned_clips(settings, store, base.tokenizer)
     null_ids = tokenize(base.tokenizer, [""])[0]
-    objective = VideoObjective(unet, noise_schedule(base.scheduler), settings, base.text_encoder, null_ids)
+    objective = VideoObjective(unet, _training_noise(base.scheduler), settings, base.text_encoder, null_ids)
     yield from work.train("video_base", objective, batches, settings)
     parts = {name: getattr(base, name) for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
     work.publish(TextToVideoSDPipeline(**parts, unet=unet.eval()).save_pretrained)
@@ -89,7 +90,7 @@ def run_streaming_t2v(settings: StreamingT2VSettings) -> Iterator[TrainingRecord
     networks = (pipeline.unet, pipeline.cam, pipeline.apm)
     objective = StreamingT2VObjective(
         *networks,
-        noise_schedule(pipeline.scheduler),
+        _training_noise(pipeline.scheduler),
         settings,
         text_encoder=cast(nn.Module, pipeline.text_encoder),
         image_encoder=pipeline.image_encoder,
@@ -110,11 +111,10 @@ def run_streaming_t2v(settings: StreamingT2VSettings) -> Iterator[TrainingRecord
     work.publish(pipeline.save_pretrained)
 
 
-def noise_schedule(scheduler: Any) -> DDPMScheduler:
+def _training_noise(scheduler: Any) -> DDPMScheduler:
     """The noise schedule of a sampler, as training adds it."""
-    betas = {name: scheduler.config[name] for name in BETAS if scheduler.config.get(name) is not None}
     predicts = scheduler.config.get("prediction_type", "epsilon")
-    return DDPMScheduler(**betas, prediction_type=predicts, clip_sample=False)
+    return DDPMScheduler(**noise_schedule(scheduler), prediction_type=predicts, clip_sample=False)
 
 
 def _image_encoder(name: str) -> Any:

@@ -14,10 +14,10 @@ from longvid.modules import AppearancePreservationModule, FrameConditioning, Vid
 from longvid.pipelines.chunk_predictor import ChunkPredictor
 from longvid.sprites import MOTIONS, Scene, caption_clip, draw
 from longvid.training.clip import tokenize
-from longvid.training.draws import batch_draws
+from longvid.training.draws import batch_draws, draw_timesteps
 from longvid.training.latents import reversed_scenes
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
-from longvid.training.video_base import draw_timesteps, weighted_error
+from longvid.training.video_base import weighted_error
 
 TEMPORAL = ("transformer_in", "temp_attentions", "temp_convs")
 """Parts of the UNet that stay as they are in the second stage."""
@@ -40,7 +40,7 @@ class StreamingT2VRecipe:
 
     Of a clip of `anchor_window` + `chunk_size` frames, the first `anchor_window` hold the anchor, drawn at random; the
     others are to be denoised, and their first `overlap` are the context (the paper: 1-16, 17-32, 17-24). For
-    `max_weight` and `min_weight` see `unet.loss_weight`, for `timestep_power` `video_base.draw_timesteps`.
+    `max_weight` and `min_weight` see `unet.loss_weight`, for `timestep_power` `draws.draw_timesteps`.
     """
 
     chunk_size: int = 16
@@ -54,7 +54,7 @@ class StreamingT2VRecipe:
     drop_both: float = 0.05
     max_weight: float = 5.0
     min_weight: float | None = 0.5
-    timestep_power: float = 1.0
+    timestep_power: float = 0.0
     num_scenes: int = 5000
     motions: tuple[str, ...] = MOTIONS
     batch_size: int = 8
@@ -128,7 +128,7 @@ class StreamingT2VObjective(nn.Module):
             ids = torch.where(no_text[:, None], self.null_ids, batch["input_ids"])
             text = self.text_encoder(ids).last_hidden_state
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-        t = draw_timesteps(len(latents), self.scheduler.config.num_train_timesteps, r.timestep_power, generator)
+        t = draw_timesteps(self.scheduler, len(latents), r.timestep_power, generator)
         conditions = {
             "text": text,
             "context": self._contexts(text, batch["anchor"], no_anchor),

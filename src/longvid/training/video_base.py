@@ -14,7 +14,7 @@ from longvid.modules.inflation import inflated
 from longvid.modules.unet import VideoUNet
 from longvid.sprites import MOTIONS, Scene, caption_clip
 from longvid.training.clip import tokenize
-from longvid.training.draws import batch_draws
+from longvid.training.draws import batch_draws, draw_timesteps
 from longvid.training.latents import reversed_scenes
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 from longvid.training.unet import loss_weight
@@ -26,7 +26,7 @@ class VideoBaseRecipe:
 
     `channels` None inflates the UNet of the image model; widths build a UNet of their own, with `layers_per_block`,
     `head_dim` and `norm_groups`. `clip_frames` are drawn of every scene, `num_frames` of them are a sample. For
-    `max_weight` and `min_weight` see `unet.loss_weight`, for `timestep_power` `draw_timesteps`.
+    `max_weight` and `min_weight` see `unet.loss_weight`, for `timestep_power` `draws.draw_timesteps`.
     """
 
     channels: tuple[int, ...] | None = (32, 64)
@@ -37,7 +37,7 @@ class VideoBaseRecipe:
     drop_text: float = 0.1
     max_weight: float = 5.0
     min_weight: float | None = 0.5
-    timestep_power: float = 0.7
+    timestep_power: float = 0.43
     num_scenes: int = 5000
     clip_frames: int = 32
     motions: tuple[str, ...] = MOTIONS
@@ -75,19 +75,6 @@ def build_video_unet(recipe: VideoBaseRecipe, image_unet: UNet2DConditionModel) 
     )
 
 
-def draw_timesteps(count: int, num_timesteps: int, power: float, generator: torch.Generator) -> Tensor:
-    r"""Timesteps :math:`\lfloor T u^p \rfloor` with u uniform in [0, 1): p below 1 draws strong noise more often.
-
-    Where nothing of the motion can be seen yet, text alone says where things go; that is so for the last few timesteps
-    of a video only, fewer than for an image.
-
-    Shapes:
-        -> (count,), whole numbers in [0, `num_timesteps`), on the device of `generator`.
-    """
-    u = torch.rand(count, generator=generator, device=generator.device)
-    return (num_timesteps * u**power).long().clamp(max=num_timesteps - 1)
-
-
 class VideoObjective(nn.Module):
     r"""Maps latents (B, C, F, h, w) and captions to the weighted denoising loss of a video UNet.
 
@@ -121,8 +108,7 @@ class VideoObjective(nn.Module):
             ids = torch.where(drop[:, None], self.null_ids, batch["input_ids"])
             text = self.text_encoder(ids).last_hidden_state
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-        steps = self.scheduler.config.num_train_timesteps
-        t = draw_timesteps(len(latents), steps, self.recipe.timestep_power, generator)
+        t = draw_timesteps(self.scheduler, len(latents), self.recipe.timestep_power, generator)
         predicted = self.unet(self.scheduler.add_noise(latents, noise, t), t, text, return_dict=False)[0]  # type: ignore[arg-type]
         return weighted_error(predicted, latents, noise, t, self.scheduler, self.recipe)
 

@@ -98,6 +98,7 @@ def _curves(experiment: Experiment, measured: dict[tuple[str, int, int], Measure
                 axes.fill_between(places, [one.low for one in row], [one.high for one in row], color=color, alpha=0.2)
         axes.set_title(variant.label, fontsize=9)
         axes.set_xlabel(experiment.curve_axis)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.legend(fontsize=8, frameon=False)
     return figure

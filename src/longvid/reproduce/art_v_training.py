@@ -65,7 +65,8 @@ class TrainedBench(ARTVBench):
         parts = ("vae", "text_encoder", "unet")
         weights = {name: fingerprint_of(getattr(self.image_model, name)) for name in parts}
         steps = {"training_steps": self.setup.size.training_steps, "frames": self.setup.size.num_frames}
-        return {"base": self.base, "weights": weights, **steps, "recipe": self.recipe}
+        recipe = {name: value for name, value in self.recipe.items() if name != "checkpoint_every"}
+        return {"base": self.base, "weights": weights, **steps, "recipe": recipe}
 
     def pipeline(self, variant: Variant, seed: int) -> ARTVPipeline:
         """The variant's model, trained now if it is not there yet."""

@@ -34,7 +34,7 @@ MITIGATED_ART_V = Experiment(
     ),
     measures=DRIFT_MEASURES,
     expectations=tuple(Wins("scale-5", "scale-0", measure.name, from_paper=False) for measure in COMPARED),
-    size=Size(num_prompts=16, num_seeds=2, num_frames=16, batch_size=32),
+    size=Size(num_prompts=12, num_seeds=2, num_frames=40),
     bench=_bench,
     axis="scale of the mitigating gradient",
     notes=(

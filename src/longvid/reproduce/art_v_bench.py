@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -73,9 +73,9 @@ class ARTVBench:
     ) -> Any:
         """The pipeline's output; `frames` (B, 3, F, 64, 64) begin with the given first ones (B, 3, 64, 64)."""
         generators = [torch.Generator().manual_seed(seed * 1_000_003 + prompt) for prompt in prompts]
-        captions, options = [caption_clip(scene) for scene in scenes], self.call(variant)
-        options = {"num_frames": self.setup.size.num_frames, "height": SIZE, "width": SIZE} | options
-        output = self.pipeline(variant, seed)(captions, image=first, generator=generators, output_type="pt", **options)
+        captions, pipe = [caption_clip(scene) for scene in scenes], cast(Any, self.pipeline(variant, seed))
+        options = {"num_frames": self.setup.size.num_frames, "height": SIZE, "width": SIZE} | self.call(variant)
+        output = pipe(captions, image=first, generator=generators, output_type="pt", **options)
         output.frames = fit_size(output.frames.transpose(1, 2))
         return output
 

@@ -76,8 +76,8 @@ def _points(axes: Any, experiment: Experiment, rows: Rows, name: str, scale: flo
 
 
 def _bars(intervals: Sequence[Interval], scale: float) -> list[list[float]]:
-    low = [scale * (one.mean - (one.mean if one.low is None else one.low)) for one in intervals]
-    high = [scale * ((one.mean if one.high is None else one.high) - one.mean) for one in intervals]
+    low = [0.0 if one.low is None else scale * max(one.mean - one.low, 0.0) for one in intervals]
+    high = [0.0 if one.high is None else scale * max(one.high - one.mean, 0.0) for one in intervals]
     return [low, high]
 
 

@@ -28,13 +28,24 @@ def main():
     pipe.set_progress_bar_config(disable=True)
     frames = pipe.config.window_size
 
-    noise = torch.randn(1, pipe.latent_channels, frames, 8, 8, generator=torch.Generator().manual_seed(0))
-    print(f"noise x_T: {shape(noise)}, from frame to frame {step(noise):.2f} of a frame's length")
+    seen = {}
 
-    pipe.scheduler.set_timesteps(pipe.config.call_defaults["num_inference_steps"])
-    t = pipe.scheduler.timesteps[len(pipe.scheduler.timesteps) // 4]
-    mapped = noise if pipe.mapping_network is None else pipe.mapping_network(noise)
-    print(f"mapped M(x): {shape(mapped)}, moved by {(mapped - noise).norm() / noise.norm():.3f} of its length")
+    def keep(_pipe, step, timestep, tensors):
+        seen[step + 1] = tensors["latents"]
+        return tensors
+
+    pixels = pipe(
+        PROMPT, generator=torch.Generator().manual_seed(0), output_type="pt", callback_on_step_end=keep
+    ).frames
+    latents = seen[pipe.num_timesteps]
+    place = pipe.num_timesteps // 4
+    sample, t = seen[place], pipe.scheduler.timesteps[place]
+    print(
+        f"x_t at t = {t}, after {place} of {pipe.num_timesteps} steps: {shape(sample)}, frame to frame {step(sample):.2f}"
+    )
+
+    mapped = sample if pipe.mapping_network is None else pipe.mapping_network(sample)
+    print(f"mapped M(x_t): {shape(mapped)}, moved by {(mapped - sample).norm() / sample.norm():.3f} of its length")
 
     text, null_text = pipe.encode_prompt([PROMPT], "cpu", 1, True)
     tokens, null_tokens = pipe.frame_tokens(text), pipe.frame_tokens(null_text)
@@ -49,20 +60,18 @@ def main():
     unconditional = pipe.unet(mapped, t, null_context).sample
     alone = image_view(pipe.unet)(fold_frames(mapped), t, context).sample.unflatten(0, (1, frames)).transpose(1, 2)
     for name, prediction in (("the image model alone", alone), ("with the temporal layers", conditional)):
-        clean = to_x0(prediction, noise, t, pipe.scheduler)
-        print(f"clean estimate at t = {t}, {name}: {shape(clean)}, from frame to frame {step(clean):.2f}")
+        clean = to_x0(prediction, sample, t, pipe.scheduler)
+        print(f"clean estimate, {name}: {shape(clean)}, frame to frame {step(clean):.2f}")
 
     scale, mg_scale = (pipe.config.call_defaults[name] for name in ("guidance_scale", "mg_scale"))
     guided = unconditional + scale * (conditional - unconditional)
-    epsilon, level = to_epsilon(guided, noise, t, pipe.scheduler), alpha_bar(pipe.scheduler, t)
-    moved = mitigating_gradient(epsilon, noise, level, mg_scale)
+    epsilon, level = to_epsilon(guided, sample, t, pipe.scheduler), alpha_bar(pipe.scheduler, t)
+    moved = mitigating_gradient(epsilon, sample, level, mg_scale)
     for name, prediction in (("guided", epsilon), (f"after the mitigating gradient of {mg_scale}", moved)):
-        clean = (noise - (1 - level).sqrt() * prediction) / level.sqrt()
-        print(f"{name}: from frame to frame {step(clean):.2f}")
+        clean = (sample - (1 - level).sqrt() * prediction) / level.sqrt()
+        print(f"clean estimate, {name}: frame to frame {step(clean):.2f}")
 
-    video = pipe(PROMPT, generator=torch.Generator().manual_seed(0), output_type="latent").frames
-    pixels = pipe(PROMPT, generator=torch.Generator().manual_seed(0), output_type="pt").frames
-    print(f"after {pipe.num_timesteps} steps: latents {shape(video)}, from frame to frame {step(video):.2f}")
+    print(f"after {pipe.num_timesteps} steps: latents {shape(latents)}, frame to frame {step(latents):.2f}")
     print(f"frames {shape(pixels)} in [{pixels.min():.2f}, {pixels.max():.2f}]")
 
 

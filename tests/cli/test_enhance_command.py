@@ -80,6 +80,8 @@ def test_the_record_names_the_model_the_input_and_the_settings(run, enhancer, so
         300,
         "--scheduler",
         "euler",
+        "--host-memory-limit",
+        0.5,
     ]
     result = enhance(run, source, *words, "--quiet", "--contact-sheet", "sheet.png")
     assert result.code == 0 and result.err == "" and result.out == "" and Path("sheet.png").exists()
@@ -88,6 +90,7 @@ def test_the_record_names_the_model_the_input_and_the_settings(run, enhancer, so
     assert made["model"]["class"] == "VideoEnhancerPipeline" and made["scheduler"]["class"] == "EulerDiscreteScheduler"
     assert made["settings"]["video"] == str(Path(source).resolve())
     arguments = made["arguments"]
+    assert arguments["host_memory_limit"] == 2**29
     assert arguments["noise_timestep"] == 300 and "strength" not in arguments
     assert (arguments["chunk_size"], arguments["overlap"], arguments["blending"]) == (4, 2, "paper")
 
@@ -114,6 +117,7 @@ def test_a_stock_text_to_video_folder_and_a_folder_of_pngs_will_do(run, tmp_path
         (["in.mkv", "--strenght", "1"], "unknown option '--strenght'; did you mean '--strength'?"),
         (["in.mkv", "--strength", "1.5"], "expected a number in (0, 1]; got '1.5'"),
         (["in.mkv", "--blending", "papre"], "did you mean 'paper'?"),
+        (["in.mkv", "--host-memory-limit", "-1"], "expected a number of at least 0, in GiB; got '-1'"),
         (["in.mkv", "--chunk-size", "0"], "expected a whole number of at least 1; got '0'"),
     ],
 )

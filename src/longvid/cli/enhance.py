@@ -34,7 +34,7 @@ examples:
 """
 CALL_KEYS = (
     "negative_prompt", "height", "width", "strength", "noise_timestep", "num_inference_steps", "guidance_scale",
-    "guidance_rescale", "chunk_size", "overlap", "blending", "frames_per_batch",
+    "guidance_rescale", "chunk_size", "overlap", "blending", "frames_per_batch", "host_memory_limit",
 )  # fmt: skip
 """Settings that are arguments of the pipeline's call, by the same names; those left None are not passed."""
 
@@ -59,6 +59,7 @@ class EnhanceSettings:
     overlap: int | None = None
     blending: str | None = None
     frames_per_batch: int | None = None
+    host_memory_limit: int | None = None
     device: str | None = None
     dtype: str = "float32"
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
@@ -120,6 +121,10 @@ def make_parser(prog: str, summary: str) -> Parser:
     run_group = parser.add_argument_group("run")
     run_group.add_argument("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu (default: cuda where there is one)")
     run_group.add_argument("--dtype", metavar="NAME", type=one_of(DTYPES), default="float32", help=", ".join(DTYPES))
+    run_group.add_argument(
+        "--host-memory-limit", metavar="GIB", type=_gibibytes,
+        help="latents of the whole video beyond it lie in temporary files (TMPDIR); 4",
+    )  # fmt: skip
     run_group.add_argument("--json", action="store_true", help="print the record on stdout")
     run_group.add_argument("--quiet", action="store_true", help="no progress bars, no summary")
     return parser
@@ -221,3 +226,13 @@ def _share(word: str) -> float:
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"expected a number in (0, 1]; got {word!r}")
     return number
+
+
+def _gibibytes(word: str) -> int:
+    try:
+        number = float(word)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 2**30:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, in GiB; got {word!r}")
+    return round(number * 2**30)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin, UNet3DConditionModel
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -18,15 +18,18 @@ from longvid.pipelines.checks import check_callback_tensors
 from longvid.pipelines.enhance_request import EnhanceRequest, check_enhance, check_video_input
 from longvid.pipelines.frame_sizes import padded, scaled, wanted_size
 from longvid.pipelines.inputs import open_video
+from longvid.pipelines.latent_places import COPIES
 from longvid.pipelines.output import EnhancedChunk, LongVideoPipelineOutput, package
 from longvid.pipelines.request import collects, streams
 from longvid.pipelines.seeding import draw_keys, window_generator
 from longvid.pipelines.text_pipeline import TextPipeline
+from longvid.samplers.frame_steps import FrameSteps
 from longvid.samplers.guidance import guided
 from longvid.samplers.guidance_schedule import can_guide
 from longvid.samplers.randomized_blending import blended
 from longvid.samplers.sdedit import history_option, sdedit_timesteps
 from longvid.video.codec import decode_video, encode_video
+from longvid.video.host_memory import DEFAULT_LIMIT, HostMemory, TensorSpool, fill_normal, host_memory
 from longvid.video.windows import fit_windows
 
 Predict = Callable[[Tensor, Any], Tensor]
@@ -44,7 +47,8 @@ class VideoEnhancerPipeline(TextPipeline):
     the whole video, so chunks share it. `stream` yields an `EnhancedChunk` after another when all steps are made;
     calling the pipeline collects them.
 
-    Latents of the whole video are kept in host memory, and only the chunk at work is on the device. Height and width
+    Latents of the whole video are kept on the host, past `host_memory_limit` in temporary files that are mapped into
+    memory, and only the chunk at work is on the device. Height and width
     that are no multiples of what the VAE takes are padded by repeating the border, and cut again. Any text-to-video
     model of diffusers with these components can be loaded: ModelScope (`ali-vilab/text-to-video-ms-1.7b`) and
     ZeroScope (`cerspense/zeroscope_v2_XL`), for instance.
@@ -74,6 +78,7 @@ class VideoEnhancerPipeline(TextPipeline):
         "blending": "paper",
         "frames_per_batch": 8,
         "batched_guidance": True,
+        "host_memory_limit": DEFAULT_LIMIT,
     }
 
     stream = streams(EnhanceRequest, "EnhancedChunk")
@@ -159,15 +164,15 @@ class VideoEnhancerPipeline(TextPipeline):
         try:
             batch_size = check_video_input(request, request.video)
             conditions = self.encode_conditions(request, batch_size)
-            latents = self.encode_input(request)
-            latents = latents.repeat_interleave(batch_size // len(latents), dim=0)
+            latents = self.encode_input(request, batch_size)
             self._check_noise(request, batch_size, latents.shape[2])
             windows = fit_windows(latents.shape[2], request.chunk_size or 0, request.overlap or 0)
             timesteps = self._lay_out(request)
             with self._bar("denoising", len(timesteps) * len(windows), "chunk") as bar:
                 predict = _counted(self._replayed(self.predictor(conditions, request)), bar)
                 cuts = window_generator(keys, _CUTS)
-                predict = blended(predict, windows, cuts, cut=request.cut, device=self._device)
+                empty = _memory(latents, request).empty
+                predict = blended(predict, windows, cuts, cut=request.cut, device=self._device, empty=empty)
                 latents = self.denoise(predict, latents, timesteps, request, keys)
             with self._bar("decoding", latents.shape[2], "frame") as bar:
                 for window in windows:
@@ -202,21 +207,27 @@ class VideoEnhancerPipeline(TextPipeline):
         )
         return [{"text": rows.to(self.unet.dtype)} for rows in encoded if rows is not None]
 
-    def encode_input(self, request: EnhanceRequest) -> Tensor:
-        """Read, scale, pad and encode the given video, a few frames at a time.
+    def encode_input(self, request: EnhanceRequest, batch_size: int) -> Tensor:
+        """Read, scale, pad and encode the given video, a few frames at a time, and repeat it for the batch.
 
         Shapes:
-            -> (V, C, F, h, w) in host memory, V given videos, at the padded size.
+            -> (B, C, F, h, w) on the host, at the padded size.
         """
-        count, latents = request.frames_per_batch or 0, []
-        size = (request.height or 0, request.width or 0)
-        with self._bar("encoding", request.video.num_frames, "frame") as bar:
-            while frames := list(islice(request.video.frames, count)):
-                pixels = padded(scaled(torch.stack(frames, dim=2), *size), self.size_multiple) * 2 - 1
-                encoded = encode_video(self.vae, pixels.to(self._device), frames_per_batch=count)
-                latents.append(encoded.cpu())
-                bar.update(len(frames))
-        return torch.cat(latents, dim=2)
+        count, size = request.frames_per_batch or 0, (request.height or 0, request.width or 0)
+        with closing(TensorSpool((request.host_memory_limit or 0) // COPIES)) as spool:
+            with self._bar("encoding", request.video.num_frames, "frame") as bar:
+                while frames := list(islice(request.video.frames, count)):
+                    pixels = padded(scaled(torch.stack(frames, dim=2), *size), self.size_multiple) * 2 - 1
+                    spool.write(encode_video(self.vae, pixels.to(self._device), frames_per_batch=count))
+                    bar.update(len(frames))
+            videos, channels, _, height, width = spool.shapes[0]
+            num_frames, first = sum(shape[2] for shape in spool.shapes), 0
+            shape = torch.empty((batch_size, channels, num_frames, height, width), device="meta")
+            latents = _memory(shape, request).empty(shape.shape)
+            for part in spool.read():
+                latents[:, :, first : first + part.shape[2]] = part.repeat_interleave(batch_size // videos, dim=0)
+                first += part.shape[2]
+        return latents
 
     def predictor(self, conditions: Sequence[dict[str, Tensor]], request: EnhanceRequest) -> Predict:
         """Give `predict(sample, timestep) -> prediction` for the frames of one chunk, (B, C, F, h, w), guided."""
@@ -240,21 +251,23 @@ class VideoEnhancerPipeline(TextPipeline):
         self, predict: Predict, latents: Tensor, timesteps: Tensor, request: EnhanceRequest, keys: tuple[int, ...]
     ) -> Tensor:
         """Add shared noise to the latents of the whole video and run the scheduler, whatever scheduler it is."""
-        scheduler, noise = self.scheduler, request.latents
+        memory, noise = _memory(latents, request), request.latents
         if noise is None:
-            noise = randn_tensor(latents.shape, generator=window_generator(keys, _NOISE), dtype=latents.dtype)
-        latents = scheduler.add_noise(latents, noise.to(latents), timesteps[:1].repeat(len(latents)))
+            noise = fill_normal(memory.empty(latents.shape, latents.dtype), window_generator(keys, _NOISE))
+        steps = FrameSteps(self.scheduler, latents.shape[2], request.chunk_size, memory.empty)
+        latents = steps.add_noise(latents, noise, timesteps[:1].repeat(len(latents)))
+        del noise
         options = self._step_options(request, window_generator(keys, _STEPS))
         self._num_timesteps = len(timesteps)
         for step, timestep in enumerate(timesteps):
             if self.interrupt:
                 break
             self._timestep = timestep
-            prediction = predict(scheduler.scale_model_input(latents, timestep), timestep)
-            history = history_option(scheduler, step)
-            latents = scheduler.step(prediction, timestep, latents, **options, **history, return_dict=False)[0]
+            prediction = predict(steps.scaled(latents, timestep), timestep)
+            latents = steps.step(prediction, timestep, latents, **options, **history_option(self.scheduler, step))
             if request.callback_on_step_end is not None:
                 latents = self._call_back(request, step, timestep, latents=latents, prediction=prediction)
+            del prediction  # of the whole video: gone before the next one is made
         return latents
 
     def _frames(self, latents: Tensor, request: EnhanceRequest) -> Tensor:
@@ -266,6 +279,10 @@ class VideoEnhancerPipeline(TextPipeline):
     def _bar(self, what: str, total: int | None, unit: str) -> Any:
         own = {"desc": what, "total": total, "unit": unit}
         return tqdm(**{**getattr(self, "_progress_bar_config", {}), **own})
+
+
+def _memory(latents: Tensor, request: EnhanceRequest) -> HostMemory:
+    return host_memory(COPIES * latents.numel() * 4, request.host_memory_limit or 0)
 
 
 def _counted(predict: Predict, bar: Any) -> Predict:

@@ -15,6 +15,7 @@ from longvid.pipelines.output import EnhancedChunk
 from longvid.pipelines.request import OUTPUT_TYPES
 from longvid.samplers.guidance_schedule import GuidanceScale, as_guidance_scale
 from longvid.samplers.randomized_blending import Cut, paper_cut, released_cut
+from longvid.video.host_memory import check_limit
 
 BLENDINGS: dict[str, Cut] = {"paper": paper_cut, "released": released_cut}
 _START = ("strength", "noise_timestep")
@@ -58,6 +59,8 @@ class EnhanceRequest:
         negative_prompt_embeds: Embedded negative prompts, of the same shape.
         frames_per_batch: Frames of each video that go through the VAE at once, 8 by default.
         batched_guidance: Whether the text branches are evaluated in one batch, or one by one in less memory.
+        host_memory_limit: Bytes that latents of the whole video may take on the host, 4 GiB by default. Past it they
+            lie in temporary files, mapped into memory, with the same bits.
         output_type: "np" (B, F, H, W, C) and "pt" (B, F, C, H, W) in [0, 1], "pil" lists of images, or "latent"
             (B, C, F, h, w), which includes the padding. `stream` gives tensors (B, C, F, H, W).
         return_dict: False returns a tuple; `stream` pays no heed.
@@ -90,6 +93,7 @@ class EnhanceRequest:
     negative_prompt_embeds: Tensor | None = None
     frames_per_batch: int | None = None
     batched_guidance: bool | None = None
+    host_memory_limit: int | None = None
     output_type: str = "np"
     return_dict: bool = True
     callback_on_step_end: Callable[[Any, int, Any, dict], dict | None] | None = None
@@ -145,6 +149,7 @@ def check_enhance(request: EnhanceRequest) -> None:
     ):
         raise ValueError(f"prompt must be a string or a list of strings; got {prompt!r}")
     _check_numbers(request)
+    check_limit(request.host_memory_limit)
     if not (callable(request.blending) or request.blending in BLENDINGS):
         raise ValueError(f"blending must be one of {', '.join(BLENDINGS)}, or a function; got {request.blending!r}")
     if request.output_type not in OUTPUT_TYPES:

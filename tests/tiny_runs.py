@@ -96,11 +96,11 @@ class Reaper:
 
     def install(self) -> None:
         """Put a point before and after every sync and rename, and into the middle of every write."""
-        from longvid.video import atomic, join
+        from longvid.video import atomic, join, tensor_file
 
         for name in ("fsync", "replace", "link", "unlink"):
             setattr(os, name, self._around(getattr(os, name)))
-        for module in (atomic, join):
+        for module in (atomic, join, tensor_file):
             module.open = self._open  # type: ignore[attr-defined]
 
     def pass_by(self, prepare: Callable[[], Any] = bool) -> None:

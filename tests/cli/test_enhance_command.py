@@ -133,6 +133,7 @@ def test_wrong_usage_is_one_line(run, words, hint):
         (["in.mkv", "--output", "out.mpg"], "--output: expected a name that ends in"),
         (["in.mkv", "--output", "in.mkv"], "--output: 'in.mkv' is the video itself"),
         (["in.mkv", "--chunk-size", 8, "--overlap", 8], "--overlap must be below --chunk-size; got 8 and 8"),
+        (["in.mkv", "--checkpoint", "steps"], "--checkpoint needs --seed"),
         (["in.mkv", "--strength", 0.5, "--noise-timestep", 500], "expected --strength or --noise-timestep; got both"),
         (["in.mkv", "--model", "no such model"], "unknown model 'no such model'"),
         (["in.mkv", "--seed", 2**63], "seed must lie in"),
@@ -172,14 +173,21 @@ def test_ctrl_c_leaves_what_was_decoded_and_a_record_that_says_so(run, enhancer,
     threading.Thread(target=stop, daemon=True).start()
     steps = 200 if phase == "denoising" else 1
     words = ["--prompt", PROMPT, "--model", enhancer, "--output", "out.mp4", "--num-inference-steps", steps]
+    words += ["--checkpoint", "out.steps", "--seed", 5] if phase == "decoding" else []
     result = enhance(run, "in.mkv", *words)
     made = json.loads(Path("out.json").read_text())
     assert result.code == 130 and made["status"] == "interrupted"
     if phase == "denoising":
-        assert "no frame was made yet" in result.err and not Path("out.mp4").exists()
+        assert (
+            "no frame was made yet; with --checkpoint FILE, steps are kept" in result.err
+            and not Path("out.mp4").exists()
+        )
     else:
         assert 0 < made["output"]["frames"] == read_video("out.mp4").num_frames < 24
         assert f"the {made['output']['frames']} of 24 frames made so far are in out.mp4" in result.err
+        assert "out.steps keeps the steps made so far; the same command goes on from them" in result.err
+        again = enhance(run, "in.mkv", *words, "--quiet")
+        assert again.code == 0 and read_video("out.mp4").num_frames == 24 and not Path("out.steps").exists()
 
 
 def test_every_setting_has_an_option_and_the_other_way_round():

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, ClassVar
 
 import torch
@@ -15,21 +13,22 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from longvid.pipelines.checks import check_callback_tensors
+from longvid.pipelines.enhance_input import encoded_input, memory_for
 from longvid.pipelines.enhance_request import EnhanceRequest, check_enhance, check_video_input
-from longvid.pipelines.frame_sizes import padded, scaled, wanted_size
+from longvid.pipelines.frame_sizes import wanted_size
 from longvid.pipelines.inputs import open_video
-from longvid.pipelines.latent_places import COPIES
 from longvid.pipelines.output import EnhancedChunk, LongVideoPipelineOutput, package
 from longvid.pipelines.request import collects, streams
 from longvid.pipelines.seeding import draw_keys, window_generator
+from longvid.pipelines.step_checkpoint import NoCheckpoint, checkpoint_of
 from longvid.pipelines.text_pipeline import TextPipeline
 from longvid.samplers.frame_steps import FrameSteps
 from longvid.samplers.guidance import guided
 from longvid.samplers.guidance_schedule import can_guide
 from longvid.samplers.randomized_blending import blended
 from longvid.samplers.sdedit import history_option, sdedit_timesteps
-from longvid.video.codec import decode_video, encode_video
-from longvid.video.host_memory import DEFAULT_LIMIT, HostMemory, TensorSpool, fill_normal, host_memory
+from longvid.video.codec import decode_video
+from longvid.video.host_memory import DEFAULT_LIMIT, fill_normal
 from longvid.video.windows import fit_windows
 
 Predict = Callable[[Tensor, Any], Tensor]
@@ -168,12 +167,22 @@ class VideoEnhancerPipeline(TextPipeline):
             self._check_noise(request, batch_size, latents.shape[2])
             windows = fit_windows(latents.shape[2], request.chunk_size or 0, request.overlap or 0)
             timesteps = self._lay_out(request)
+            generators = {"cuts": window_generator(keys, _CUTS), "steps": window_generator(keys, _STEPS)}
+            empty = memory_for(latents.shape, request).empty
+            steps = FrameSteps(self.scheduler, latents.shape[2], request.chunk_size, empty)
+            checkpoint = checkpoint_of(request, keys, latents, self)
+            done = checkpoint.restore(latents, steps, generators)
             with self._bar("denoising", len(timesteps) * len(windows), "chunk") as bar:
+                bar.update(done * len(windows))
                 predict = _counted(self._replayed(self.predictor(conditions, request)), bar)
-                cuts = window_generator(keys, _CUTS)
-                empty = _memory(latents, request).empty
-                predict = blended(predict, windows, cuts, cut=request.cut, device=self._device, empty=empty)
-                latents = self.denoise(predict, latents, timesteps, request, keys)
+                joint = {"cut": request.cut, "device": self._device, "empty": empty}
+                predict = blended(predict, windows, generators["cuts"], **joint)
+                if not done:
+                    latents = self.add_noise(latents, timesteps, request, keys, steps)
+                latents = self.denoise(
+                    predict, latents, steps, timesteps=timesteps, request=request, generators=generators,
+                    checkpoint=checkpoint, done=done,
+                )  # fmt: skip
             with self._bar("decoding", latents.shape[2], "frame") as bar:
                 for window in windows:
                     chunk = EnhancedChunk(self._frames(latents[:, :, window.new], request), window.new.start)
@@ -181,6 +190,8 @@ class VideoEnhancerPipeline(TextPipeline):
                     if request.callback_on_chunk_end is not None:
                         request.callback_on_chunk_end(self, window.index, chunk)
                     yield chunk
+            if not self.interrupt:
+                checkpoint.remove()
         finally:  # also when the consumer stops early
             self.maybe_free_model_hooks()
 
@@ -210,24 +221,19 @@ class VideoEnhancerPipeline(TextPipeline):
     def encode_input(self, request: EnhanceRequest, batch_size: int) -> Tensor:
         """Read, scale, pad and encode the given video, a few frames at a time, and repeat it for the batch.
 
-        Shapes:
-            -> (B, C, F, h, w) on the host, at the padded size.
+        Shapes: -> (B, C, F, h, w) on the host, at the padded size.
         """
-        count, size = request.frames_per_batch or 0, (request.height or 0, request.width or 0)
-        with closing(TensorSpool((request.host_memory_limit or 0) // COPIES)) as spool:
-            with self._bar("encoding", request.video.num_frames, "frame") as bar:
-                while frames := list(islice(request.video.frames, count)):
-                    pixels = padded(scaled(torch.stack(frames, dim=2), *size), self.size_multiple) * 2 - 1
-                    spool.write(encode_video(self.vae, pixels.to(self._device), frames_per_batch=count))
-                    bar.update(len(frames))
-            videos, channels, _, height, width = spool.shapes[0]
-            num_frames, first = sum(shape[2] for shape in spool.shapes), 0
-            shape = torch.empty((batch_size, channels, num_frames, height, width), device="meta")
-            latents = _memory(shape, request).empty(shape.shape)
-            for part in spool.read():
-                latents[:, :, first : first + part.shape[2]] = part.repeat_interleave(batch_size // videos, dim=0)
-                first += part.shape[2]
-        return latents
+        with self._bar("encoding", request.video.num_frames, "frame") as bar:
+            return encoded_input(self, request, batch_size, bar)
+
+    def add_noise(
+        self, latents: Tensor, timesteps: Tensor, request: EnhanceRequest, keys: tuple[int, ...], steps: FrameSteps
+    ) -> Tensor:
+        """Make the latents of the whole video noisy, with noise that all chunks share."""
+        noise, memory = request.latents, memory_for(latents.shape, request)
+        if noise is None:
+            noise = fill_normal(memory.empty(latents.shape), window_generator(keys, _NOISE))
+        return steps.add_noise(latents, noise, timesteps[:1].repeat(len(latents)))
 
     def predictor(self, conditions: Sequence[dict[str, Tensor]], request: EnhanceRequest) -> Predict:
         """Give `predict(sample, timestep) -> prediction` for the frames of one chunk, (B, C, F, h, w), guided."""
@@ -248,18 +254,21 @@ class VideoEnhancerPipeline(TextPipeline):
         )
 
     def denoise(
-        self, predict: Predict, latents: Tensor, timesteps: Tensor, request: EnhanceRequest, keys: tuple[int, ...]
+        self,
+        predict: Predict,
+        latents: Tensor,
+        steps: FrameSteps,
+        *,
+        timesteps: Tensor,
+        request: EnhanceRequest,
+        generators: Mapping[str, Any],
+        checkpoint: NoCheckpoint,
+        done: int = 0,
     ) -> Tensor:
-        """Add shared noise to the latents of the whole video and run the scheduler, whatever scheduler it is."""
-        memory, noise = _memory(latents, request), request.latents
-        if noise is None:
-            noise = fill_normal(memory.empty(latents.shape, latents.dtype), window_generator(keys, _NOISE))
-        steps = FrameSteps(self.scheduler, latents.shape[2], request.chunk_size, memory.empty)
-        latents = steps.add_noise(latents, noise, timesteps[:1].repeat(len(latents)))
-        del noise
-        options = self._step_options(request, window_generator(keys, _STEPS))
+        """Run the scheduler, whatever scheduler it is, over noisy latents of the whole video; `done` steps are made."""
+        options = self._step_options(request, generators["steps"])
         self._num_timesteps = len(timesteps)
-        for step, timestep in enumerate(timesteps):
+        for step, timestep in enumerate(timesteps[done:], start=done):
             if self.interrupt:
                 break
             self._timestep = timestep
@@ -268,6 +277,7 @@ class VideoEnhancerPipeline(TextPipeline):
             if request.callback_on_step_end is not None:
                 latents = self._call_back(request, step, timestep, latents=latents, prediction=prediction)
             del prediction  # of the whole video: gone before the next one is made
+            checkpoint.save(step + 1, latents, steps, generators)
         return latents
 
     def _frames(self, latents: Tensor, request: EnhanceRequest) -> Tensor:
@@ -279,10 +289,6 @@ class VideoEnhancerPipeline(TextPipeline):
     def _bar(self, what: str, total: int | None, unit: str) -> Any:
         own = {"desc": what, "total": total, "unit": unit}
         return tqdm(**{**getattr(self, "_progress_bar_config", {}), **own})
-
-
-def _memory(latents: Tensor, request: EnhanceRequest) -> HostMemory:
-    return host_memory(COPIES * latents.numel() * 4, request.host_memory_limit or 0)
 
 
 def _counted(predict: Predict, bar: Any) -> Predict:

@@ -6,11 +6,14 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
 from .randomized_blending import Empty
+
+_FIXED = {"_internal_dict", "config"}
 
 
 class FrameSteps:
@@ -69,6 +72,39 @@ class FrameSteps:
             sample,
         )
 
+    def state(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        """All that the schedulers remember: tensors by name, and the rest in the types that JSON knows.
+
+        Raises:
+            ValueError: if a scheduler holds something else.
+        """
+        tensors: dict[str, Tensor] = {}
+        plain = [
+            {
+                name: _packed(value, f"{number}.{name}", tensors)
+                for name, value in vars(scheduler).items()
+                if name not in _FIXED
+            }
+            for number, scheduler in enumerate(self.schedulers)
+        ]
+        return tensors, plain
+
+    def restore(self, plain: list[dict[str, Any]], tensor: Callable[[str], Tensor]) -> None:
+        """Give the schedulers back what `state` gave.
+
+        Args:
+            plain: Its second part.
+            tensor: Gives a tensor of its first part by its name.
+
+        Raises:
+            ValueError: if it is that of other schedulers.
+        """
+        if [set(values) for values in plain] != [set(vars(each)) - _FIXED for each in self.schedulers]:
+            raise ValueError("the state is that of another scheduler, or of a video of another length")
+        for scheduler, values in zip(self.schedulers, plain, strict=True):
+            for name, value in values.items():
+                setattr(scheduler, name, _unpacked(value, tensor))
+
     def _parts(self, group: slice, *tensors: Tensor) -> list[Tensor]:
         return [tensor if len(self.groups) == 1 else tensor[:, :, group] for tensor in tensors]
 
@@ -84,3 +120,32 @@ class FrameSteps:
             whole[:, :, group] = part
         assert whole is not None  # there is at least one group
         return whole
+
+
+def _packed(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach()
+        return {"tensor": name, "device": str(value.device)}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        tensors[name] = torch.from_numpy(np.ascontiguousarray(value))
+        return {"array": name, "dtype": str(value.dtype)}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (list, tuple)):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_packed(entry, f"{name}.{index}", tensors) for index, entry in enumerate(value)]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(f"a scheduler that holds a {type(value).__name__} ({name}) cannot be kept in a file")
+
+
+def _unpacked(value: Any, tensor: Callable[[str], Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    (kind, content), *more = value.items()
+    if kind == "tensor":
+        return tensor(content).to(more[0][1])
+    if kind == "array":
+        return tensor(content).numpy().astype(more[0][1])
+    entries = [_unpacked(entry, tensor) for entry in content]
+    return entries if kind == "list" else tuple(entries)

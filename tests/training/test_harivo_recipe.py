@@ -290,8 +290,12 @@ def test_the_alignment_needs_one_sprite_alone():
         (["scheduler=best"], "scheduler must be one of base, ddim; got 'best'"),
         (["alignment.target=words"], "alignment.target must be one of embeddings, attention; got 'words'"),
         (["alignment.places=all"], "alignment.places must be one of true, typical; got 'all'"),
+        (["distillation.pure_noise=2"], r"distillation.pure_noise is a share of the samples, in \[0, 1\]; got 2"),
+        (["distillation.frames_per_clip=0"], "distillation.frames_per_clip must be at least 1; got 0"),
         (["networks.tokens_per_frame=0"], "networks.tokens_per_frame is 0: set alignment.num_steps=0"),
+        (["networks.tokens_per_frame=0", "alignment.num_steps=0"], "the distillation teaches frame tokens"),
         (["data.path=clips"], "your own videos set alignment.num_steps=0"),
+        (["data.path=clips", "alignment.num_steps=0"], "your own videos set distillation.num_steps=0"),
     ],
 )
 def test_settings_of_harivo_that_cannot_work_are_found_before_the_work(words, problem):
@@ -320,6 +324,7 @@ def test_the_papers_recipe_of_harivo_is_the_papers():
     assert (settings.num_frames, settings.data.fps, settings.data.height, settings.data.width) == (24, 6, 256, 256)
     assert {settings.trs.weight, settings.dc.weight, settings.reg.weight} == {0.1}
     assert (settings.dc.temperature, settings.networks.tokens_per_frame, settings.alignment.num_steps) == (0.1, 3, 0)
+    assert settings.distillation.num_steps == 0
     assert (settings.max_weight, settings.timestep_power, settings.scheduler) == (float("inf"), 0, "ddim")
     assert settings.call_defaults["num_inference_steps"] == 25
 

@@ -23,9 +23,10 @@ from longvid.training.run_harivo import changed_schedule
 SMALL = [
     "checkpoint_every=1", "num_scenes=3", "num_frames=3", "batch_size=1", "num_steps=2", "optimizer.warmup_steps=1",
     "networks.motion_heads=2", "dc.queue_size=4", "reg.num_frames=1", "alignment.num_steps=2", "alignment.batch_size=2",
+    "distillation.num_steps=1", "distillation.batch_size=2",
     "motions=[left,right]",
 ]  # fmt: skip
-STEPS = [("alignment", 1), ("alignment", 2), ("harivo", 1), ("harivo", 2)]
+STEPS = [("alignment", 1), ("alignment", 2), ("distillation", 1), ("harivo", 1), ("harivo", 2)]
 
 
 def records(words, **options):
@@ -107,7 +108,14 @@ def test_training_predicts_what_the_pipeline_predicts(whole):
 @pytest.mark.slow
 def test_own_videos_train_it(clips_folder, tmp_path):
     tokenizer_base = tmp_path / "base"
-    words = [*SMALL, "alignment.num_steps=0", "data.height=32", "data.width=32", "crossing=false"]
+    words = [
+        *SMALL,
+        "alignment.num_steps=0",
+        "distillation.num_steps=0",
+        "data.height=32",
+        "data.width=32",
+        "crossing=false",
+    ]
     captions = [path.read_text(encoding="utf-8") for path in clips_folder.glob("*.txt")]
     tokenizer = tokenizer_for(captions)
     text_encoder = build_clip(CLIPRecipe(width=tiny.TEXT_WIDTH, text_layers=1), tokenizer).text_model
@@ -129,7 +137,14 @@ def test_the_noise_schedule_and_the_sampler_are_the_bases_unless_the_settings_sa
 
 @pytest.mark.slow
 def test_a_saved_model_may_have_the_papers_sampler(base, tmp_path):
-    words = [*SMALL, "alignment.num_steps=0", "num_steps=1", "scheduler=ddim", "networks.tokens_per_frame=0"]
+    words = [
+        *SMALL,
+        "alignment.num_steps=0",
+        "distillation.num_steps=0",
+        "num_steps=1",
+        "scheduler=ddim",
+        "networks.tokens_per_frame=0",
+    ]
     list(records([*words, "networks.mapping_network=false"], base=base, output=tmp_path / "ddim"))
     pipeline = LongVideoPipeline.from_pretrained(tmp_path / "ddim")
     assert type(pipeline.scheduler).__name__ == "DDIMScheduler" and pipeline.scheduler.config.steps_offset == 1

@@ -134,11 +134,13 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
 
     index = bundled.read_json(folder / bundled.INDEX)
     components = {}
+    extended = bundled.extended_components(folder)
     for part, place in bundled.component_folders(folder).items():
         shared = place.parent != folder.resolve() and place.parent != folder
+        stored = [place, extended[part]] if part in extended else [place]
         components[part] = {
             "class": index[part][1],
-            "parameters": count_stored(place),
+            "parameters": sum(map(count_stored, stored)),
             "shared_with": f"{bundled.PREFIX}{place.parent.name}" if shared else None,
         }
     return {

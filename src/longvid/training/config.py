@@ -165,15 +165,28 @@ def _check_alignment(settings: HARIVOSettings) -> None:
         raise ValueError(f"alignment.target must be one of {', '.join(TARGETS)}; got {alignment.target!r}")
     if alignment.places not in PLACES:
         raise ValueError(f"alignment.places must be one of {', '.join(PLACES)}; got {alignment.places!r}")
-    if alignment.num_steps and settings.data.path is not None:
-        raise ValueError(
-            "the alignment needs the drawn world, which can say where its sprites are; with your own videos set"
-            " alignment.num_steps=0"
-        )
-    if alignment.num_steps and not settings.networks.tokens_per_frame:
-        raise ValueError(
-            "the alignment teaches frame tokens, and networks.tokens_per_frame is 0: set alignment.num_steps=0"
-        )
+    distillation = settings.distillation
+    if distillation.num_steps < 0:
+        raise ValueError(f"distillation.num_steps must be at least 0; got {distillation.num_steps}")
+    if distillation.frames_per_clip < 1:
+        raise ValueError(f"distillation.frames_per_clip must be at least 1; got {distillation.frames_per_clip}")
+    for name in ("drop_text", "pure_noise"):
+        if not 0 <= getattr(distillation, name) <= 1:
+            raise ValueError(
+                f"distillation.{name} is a share of the samples, in [0, 1]; got {getattr(distillation, name)}"
+            )
+    if distillation.timestep_power < 0:
+        raise ValueError(f"distillation.timestep_power must be at least 0; got {distillation.timestep_power}")
+    for phase, options in (("alignment", alignment), ("distillation", distillation)):
+        if options.num_steps and settings.data.path is not None:
+            raise ValueError(
+                f"the {phase} needs the drawn world, which can say where its sprites are; with your own videos set"
+                f" {phase}.num_steps=0"
+            )
+        if options.num_steps and not settings.networks.tokens_per_frame:
+            raise ValueError(
+                f"the {phase} teaches frame tokens, and networks.tokens_per_frame is 0: set {phase}.num_steps=0"
+            )
 
 
 def check_data(data: DataOptions, multiple: int, min_frames: int) -> None:

@@ -16,6 +16,7 @@ from longvid.sprites import MOTIONS, Scene, caption_clip
 from longvid.training.clip import tokenize
 from longvid.training.draws import batch_draws, draw_timesteps
 from longvid.training.harivo_alignment import AlignmentOptions
+from longvid.training.harivo_distillation import DistillationOptions
 from longvid.training.harivo_networks import HARIVONetworks, NetworkOptions
 from longvid.training.latents import reversed_scenes
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
@@ -73,6 +74,7 @@ class HARIVORecipe:
     dc: ContrastiveOptions = field(default_factory=ContrastiveOptions)
     reg: RegularisationOptions = field(default_factory=lambda: RegularisationOptions(num_frames=4))
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
+    distillation: DistillationOptions = field(default_factory=DistillationOptions)
     train_frame_tokens: bool = True
     drop_text: float = 0.1
     timestep_power: float = 1.0

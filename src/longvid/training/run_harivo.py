@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from longvid.modules import FrameTokenGenerator
@@ -21,6 +21,7 @@ from longvid.training.clip import max_tokens, tokenize
 from longvid.training.config import HARIVOSettings, check_harivo
 from longvid.training.harivo import HARIVOObjective, HARIVORecipe, harivo_batches
 from longvid.training.harivo_alignment import AlignmentObjective, alignment_batches, crossing
+from longvid.training.harivo_distillation import DistillationObjective, distillation_batches
 from longvid.training.harivo_networks import HARIVONetworks, build_networks
 from longvid.training.latent_sources import drawn_latents, own_latents
 from longvid.training.latents import training_scenes
@@ -48,11 +49,12 @@ def run_harivo(settings: HARIVOSettings) -> Iterator[TrainingRecord]:
         scenes = harivo_scenes(settings)
         latents, _ = drawn_latents(work, base.vae, settings, scenes)
         batches, latent_size = harivo_batches(settings, latents, scenes, tokenizer), latents.shape[-2:]
-        yield from _align(work, networks, scenes, base, settings)
     else:
         batches, latent_size = yield from _own_windows(work, base.vae, settings, tokenizer)
     predicts = base.scheduler.config.get("prediction_type", "epsilon")
     noise = DDPMScheduler(**betas, prediction_type=predicts, clip_sample=False)
+    if settings.data.path is None and networks.frame_tokens is not None:
+        yield from _prepare_tokens(work, settings, networks.frame_tokens, base, noise, scenes, tuple(latents.shape[2:]))
     null_ids = tokenize(tokenizer, [""])[0]
     objective = HARIVOObjective(networks, noise, settings, base.text_encoder, null_ids, tuple(latent_size))  # type: ignore[arg-type]
     yield from work.train("harivo", objective, batches, settings)
@@ -95,21 +97,35 @@ def assemble(base: Any, networks: HARIVONetworks, settings: HARIVOSettings) -> H
     )
 
 
-def _align(
-    work: Workspace, networks: HARIVONetworks, scenes: list[Scene], base: Any, settings: HARIVOSettings
+def _prepare_tokens(
+    work: Workspace,
+    settings: HARIVOSettings,
+    tokens: FrameTokenGenerator,
+    base: Any,
+    noise: DDPMScheduler,
+    scenes: list[Scene],
+    latent_shape: tuple[int, ...],
 ) -> Iterator[TrainingRecord]:
-    """The alignment of the frame tokens, if the settings ask for one."""
-    options, tokens = settings.alignment, networks.frame_tokens
-    if not options.num_steps or tokens is None:
-        return
-    if (folder := work.model("alignment")) is None:
+    """The alignment and the distillation of the frame tokens, as far as the settings ask for them."""
+    align, distil, parts = settings.alignment, settings.distillation, (tokens, base.text_encoder, base.unet)
+
+    def alignment() -> tuple[nn.Module, BatchSource]:
         end_id = base.tokenizer.eos_token_id
-        objective = AlignmentObjective(tokens, base.text_encoder, base.unet, target=options.target, end_id=end_id)
-        batches = alignment_batches(options, scenes, base.tokenizer, settings.num_frames)
-        yield from work.train("alignment", objective, batches, options)
-        work.keep("alignment", frame_tokens=tokens)
-    else:
-        tokens.load_state_dict(FrameTokenGenerator.from_pretrained(str(folder / "frame_tokens")).state_dict())
+        objective = AlignmentObjective(*parts, target=align.target, end_id=end_id)
+        return objective, alignment_batches(align, scenes, base.tokenizer, settings.num_frames)
+
+    def distillation() -> tuple[nn.Module, BatchSource]:
+        objective = DistillationObjective(*parts, noise, distil, latent_shape)
+        return objective, distillation_batches(distil, scenes, base.tokenizer, settings.num_frames)
+
+    for name, options, build in (("alignment", align, alignment), ("distillation", distil, distillation)):
+        if not options.num_steps:
+            continue
+        if (folder := work.model(name)) is None:
+            yield from work.train(name, *build(), options)
+            work.keep(name, frame_tokens=tokens)
+        else:
+            tokens.load_state_dict(FrameTokenGenerator.from_pretrained(str(folder / "frame_tokens")).state_dict())
 
 
 def _own_windows(

@@ -151,6 +151,8 @@ def test_a_run_on_a_disk_that_is_full_says_so_and_goes_on_when_there_is_room(cas
 @every_pipeline
 @pytest.mark.parametrize("room", [16, 40])
 def test_a_run_on_a_small_file_system_goes_on_when_there_is_room(case, tmp_path, room):
+    if room == 40 and len(Run(case.folder / "whole").manifest.chunks) == 1:
+        pytest.skip("a run of one chunk fits")
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={room}k", "none", str(tmp_path)], capture_output=True, text=True
     )

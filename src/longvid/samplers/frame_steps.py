@@ -99,9 +99,14 @@ class FrameSteps:
         Raises:
             ValueError: if it is that of other schedulers.
         """
-        if [set(values) for values in plain] != [set(vars(each)) - _FIXED for each in self.schedulers]:
-            raise ValueError("the state is that of another scheduler, or of a video of another length")
+        if len(plain) != len(self.schedulers):
+            raise ValueError(
+                f"the state is that of {len(plain)} groups of frames; this video has {len(self.schedulers)}"
+            )
         for scheduler, values in zip(self.schedulers, plain, strict=True):
+            known = set(vars(scheduler)) - _FIXED  # some attributes appear with the first step
+            if not known <= set(values) or any(name in _FIXED or hasattr(type(scheduler), name) for name in values):
+                raise ValueError(f"the state is not that of a {type(scheduler).__name__}")
             for name, value in values.items():
                 setattr(scheduler, name, _unpacked(value, tensor))
 

@@ -67,10 +67,11 @@ def test_noise_is_that_of_randn_wherever_the_tensor_lies(tmp_path, seeded, shape
 @pytest.mark.parametrize("limit", [0, 10**6])
 def test_a_spool_gives_back_what_was_written_in_its_order(tmp_path, limit):
     tensors = [torch.randn(2, 3, count, 2).transpose(1, 2) for count in (4, 1, 2)]
+    tensors.append(torch.randn(2, 1)[:, :1].expand(2, 1).as_strided((2, 1), (1, 0)))
     spool = TensorSpool(limit, tmp_path)
     for tensor in tensors:
         spool.write(tensor)
-    assert spool.shapes == [(2, 4, 3, 2), (2, 1, 3, 2), (2, 2, 3, 2)]
+    assert spool.shapes == [(2, 4, 3, 2), (2, 1, 3, 2), (2, 2, 3, 2), (2, 1)]
     assert all(torch.equal(*pair) for pair in zip(spool.read(), tensors, strict=True))
     spool.close()
     assert not list(tmp_path.iterdir())

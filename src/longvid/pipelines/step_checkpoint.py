@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from longvid.samplers.frame_steps import FrameSteps
-from longvid.video.tensor_file import frames_of, save_tensors
+from longvid.video.tensor_file import bytes_of, frames_of, save_tensors
 
 FORMAT, FORMAT_VERSION = "longvid-steps", "1"
 _NOT_COMPARED = {
@@ -145,8 +145,8 @@ def _described(value: Any) -> str:
 def _digest(tensor: Tensor) -> str:
     digest = hashlib.sha256(str((tuple(tensor.shape), tensor.dtype)).encode())
     for rows in tensor.detach().unbind(0):
-        for row in rows.cpu():
-            digest.update(row.contiguous().view(torch.uint8).numpy().tobytes())
+        for row in rows:
+            digest.update(bytes_of(row))
     return digest.hexdigest()
 
 

@@ -14,6 +14,8 @@ from typing import IO
 import torch
 from torch import Tensor
 
+from longvid.video.tensor_file import bytes_of
+
 DEFAULT_LIMIT = 4 * 2**30
 _BLOCK = bytes(2**20)
 
@@ -105,9 +107,8 @@ class TensorSpool:
         Raises:
             OSError: if the disk has not the room.
         """
-        rows = tensor.detach().cpu().contiguous()
-        with naming_full_disk(self.folder, rows.numel() * rows.dtype.itemsize):
-            self._file.write(rows.view(torch.uint8).numpy().tobytes())
+        with naming_full_disk(self.folder, tensor.numel() * tensor.dtype.itemsize):
+            self._file.write(bytes_of(tensor))
         self._kinds.append((tuple(tensor.shape), tensor.dtype))
 
     @property

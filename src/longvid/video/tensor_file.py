@@ -67,4 +67,10 @@ def frames_of(slice_: object, frames_per_part: int = 16) -> Iterator[tuple[slice
 def _write(file: IO[bytes], tensor: Tensor) -> None:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     for values in flat.split(_VALUES):
-        file.write(values.view(torch.uint8).numpy().tobytes())
+        file.write(bytes_of(values))
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """The values of a tensor in their order, as they lie in memory."""
+    packed = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # a single value may have any stride
+    return packed.reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -80,6 +80,8 @@ def test_the_record_names_the_model_the_input_and_the_settings(run, enhancer, so
         300,
         "--scheduler",
         "euler",
+        "--host-memory-limit",
+        0.5,
     ]
     result = enhance(run, source, *words, "--quiet", "--contact-sheet", "sheet.png")
     assert result.code == 0 and result.err == "" and result.out == "" and Path("sheet.png").exists()
@@ -88,6 +90,7 @@ def test_the_record_names_the_model_the_input_and_the_settings(run, enhancer, so
     assert made["model"]["class"] == "VideoEnhancerPipeline" and made["scheduler"]["class"] == "EulerDiscreteScheduler"
     assert made["settings"]["video"] == str(Path(source).resolve())
     arguments = made["arguments"]
+    assert arguments["host_memory_limit"] == 2**29
     assert arguments["noise_timestep"] == 300 and "strength" not in arguments
     assert (arguments["chunk_size"], arguments["overlap"], arguments["blending"]) == (4, 2, "paper")
 
@@ -114,6 +117,7 @@ def test_a_stock_text_to_video_folder_and_a_folder_of_pngs_will_do(run, tmp_path
         (["in.mkv", "--strenght", "1"], "unknown option '--strenght'; did you mean '--strength'?"),
         (["in.mkv", "--strength", "1.5"], "expected a number in (0, 1]; got '1.5'"),
         (["in.mkv", "--blending", "papre"], "did you mean 'paper'?"),
+        (["in.mkv", "--host-memory-limit", "-1"], "expected a number of at least 0, in GiB; got '-1'"),
         (["in.mkv", "--chunk-size", "0"], "expected a whole number of at least 1; got '0'"),
     ],
 )
@@ -129,6 +133,7 @@ def test_wrong_usage_is_one_line(run, words, hint):
         (["in.mkv", "--output", "out.mpg"], "--output: expected a name that ends in"),
         (["in.mkv", "--output", "in.mkv"], "--output: 'in.mkv' is the video itself"),
         (["in.mkv", "--chunk-size", 8, "--overlap", 8], "--overlap must be below --chunk-size; got 8 and 8"),
+        (["in.mkv", "--checkpoint", "steps"], "--checkpoint needs --seed"),
         (["in.mkv", "--strength", 0.5, "--noise-timestep", 500], "expected --strength or --noise-timestep; got both"),
         (["in.mkv", "--model", "no such model"], "unknown model 'no such model'"),
         (["in.mkv", "--seed", 2**63], "seed must lie in"),
@@ -168,14 +173,21 @@ def test_ctrl_c_leaves_what_was_decoded_and_a_record_that_says_so(run, enhancer,
     threading.Thread(target=stop, daemon=True).start()
     steps = 200 if phase == "denoising" else 1
     words = ["--prompt", PROMPT, "--model", enhancer, "--output", "out.mp4", "--num-inference-steps", steps]
+    words += ["--checkpoint", "out.steps", "--seed", 5] if phase == "decoding" else []
     result = enhance(run, "in.mkv", *words)
     made = json.loads(Path("out.json").read_text())
     assert result.code == 130 and made["status"] == "interrupted"
     if phase == "denoising":
-        assert "no frame was made yet" in result.err and not Path("out.mp4").exists()
+        assert (
+            "no frame was made yet; with --checkpoint FILE, steps are kept" in result.err
+            and not Path("out.mp4").exists()
+        )
     else:
         assert 0 < made["output"]["frames"] == read_video("out.mp4").num_frames < 24
         assert f"the {made['output']['frames']} of 24 frames made so far are in out.mp4" in result.err
+        assert "out.steps keeps the steps made so far; the same command goes on from them" in result.err
+        again = enhance(run, "in.mkv", *words, "--quiet")
+        assert again.code == 0 and read_video("out.mp4").num_frames == 24 and not Path("out.steps").exists()
 
 
 def test_every_setting_has_an_option_and_the_other_way_round():

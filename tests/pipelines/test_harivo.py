@@ -318,9 +318,26 @@ def test_group_offload_changes_nothing(pipe, seeded, offload_type):
         ({"control_scale": -1.0}, "control_scale must be a number of at least 0; got -1"),
         ({"image": torch.zeros(3, 32, 32)}, "image is shown through an IP-Adapter: call load_ip_adapter first"),
         ({"image_embeds": [torch.zeros(1, 1, 16)]}, "image_embeds is shown through an IP-Adapter"),
-        (
-            {"resume": StreamState(1, {"latents": torch.zeros(1, 4, 3, 4, 4)}, (1,))},
-            "holds 3 frames to continue; windows",
+        *(
+            ({"num_frames": 12, "resume": StreamState(1, context, (1,)), **other}, message)
+            for context, other, message in [
+                (
+                    {"latents": torch.zeros(1, 4, 3, 4, 4)},
+                    {},
+                    r"latents must have shape \(1, 4, 2, 4, 4\) .*got \(1, 4, 3",
+                ),
+                ({"latents": torch.zeros(1, 4, 2, 4, 4)}, {"height": 64}, r"shape \(1, 4, 2, 8, 4\) for this request"),
+                (
+                    {"latents": torch.zeros(1, 4, 2, 4, 4)},
+                    {"num_frames": 1},
+                    r"shape \(1, 4, 1, 4, 4\) for this request",
+                ),
+                ({"latents": torch.zeros(2, 4, 2, 4, 4)}, {}, "the saved latents holds 2 videos; the request makes 1"),
+                ({"latents": torch.zeros(1, 4, 2, 4, 4).long()}, {}, "latents must be floating point; got torch.int64"),
+                ({"latents": torch.zeros(1)}, {"strategy": "joint"}, r"latents must have shape \(1, 4, 2, 4, 4\)"),
+                ({"newest": torch.zeros(1, 4, 4, 4)}, {}, "a saved state of this model holds latents; got newest"),
+                ({}, {}, "a saved state of this model holds latents; got none"),
+            ]
         ),
         ({"num_frames": 0}, "num_frames must be a whole number of at least 1; got 0"),
         ({"height": 30}, "height must be a multiple of 8 for this model; got 30"),

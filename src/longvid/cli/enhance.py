@@ -21,7 +21,8 @@ from longvid.cli.request import OutputSettings, SchedulerSettings
 ABOUT = """\
 Noise is added to the video up to some timestep and taken away again under the prompt, by overlapping
 chunks that are joined at a random frame at every step. As many frames come out as went in. All steps
-are made before the first frame is written; what is written is kept when the run is stopped.
+are made before the first frame is written; what is written is kept when the run is stopped, and with
+--checkpoint the steps are, too.
 
 No enhancer model comes with longvid yet. --model takes the folder or hub id of any text-to-video model
 of diffusers with a 3-D UNet, such as cerspense/zeroscope_v2_XL or ali-vilab/text-to-video-ms-1.7b.
@@ -34,7 +35,8 @@ examples:
 """
 CALL_KEYS = (
     "negative_prompt", "height", "width", "strength", "noise_timestep", "num_inference_steps", "guidance_scale",
-    "guidance_rescale", "chunk_size", "overlap", "blending", "frames_per_batch",
+    "guidance_rescale", "chunk_size", "overlap", "blending", "frames_per_batch", "host_memory_limit",
+    "checkpoint",
 )  # fmt: skip
 """Settings that are arguments of the pipeline's call, by the same names; those left None are not passed."""
 
@@ -59,6 +61,8 @@ class EnhanceSettings:
     overlap: int | None = None
     blending: str | None = None
     frames_per_batch: int | None = None
+    host_memory_limit: int | None = None
+    checkpoint: str | None = None
     device: str | None = None
     dtype: str = "float32"
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
@@ -84,6 +88,12 @@ class EnhanceJob(Job):
             disable=self.quiet, dynamic_ncols=True, mininterval=0.1 if terminal else 10.0, maxinterval=float("inf")
         )
         return _NoBar()
+
+    def _kept(self) -> str:
+        kept, name = super()._kept(), self.settings.checkpoint
+        if name is not None and Path(name).exists():
+            return f"{kept}; {name} keeps the steps made so far; the same command goes on from them"
+        return kept if name is not None or self.num_frames else f"{kept}; with --checkpoint FILE, steps are kept"
 
 
 class _NoBar:
@@ -120,6 +130,13 @@ def make_parser(prog: str, summary: str) -> Parser:
     run_group = parser.add_argument_group("run")
     run_group.add_argument("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu (default: cuda where there is one)")
     run_group.add_argument("--dtype", metavar="NAME", type=one_of(DTYPES), default="float32", help=", ".join(DTYPES))
+    run_group.add_argument(
+        "--checkpoint", metavar="FILE", help="keep the steps in a file; the same command goes on from it; needs --seed"
+    )
+    run_group.add_argument(
+        "--host-memory-limit", metavar="GIB", type=_gibibytes,
+        help="latents of the whole video beyond it lie in temporary files (TMPDIR); 4",
+    )  # fmt: skip
     run_group.add_argument("--json", action="store_true", help="print the record on stdout")
     run_group.add_argument("--quiet", action="store_true", help="no progress bars, no summary")
     return parser
@@ -208,6 +225,8 @@ def _read_settings(arguments: argparse.Namespace) -> EnhanceSettings:
         raise ValueError(f"seed must lie in [0, 2^63); got {settings.seed}")
     if settings.strength is not None and settings.noise_timestep is not None:
         raise ValueError("expected --strength or --noise-timestep; got both")
+    if settings.checkpoint is not None and arguments.seed is None:
+        raise ValueError("--checkpoint needs --seed, so that the same command makes the same video")
     if settings.chunk_size is not None and settings.overlap is not None and settings.overlap >= settings.chunk_size:
         raise ValueError(f"--overlap must be below --chunk-size; got {settings.overlap} and {settings.chunk_size}")
     return settings
@@ -221,3 +240,13 @@ def _share(word: str) -> float:
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"expected a number in (0, 1]; got {word!r}")
     return number
+
+
+def _gibibytes(word: str) -> int:
+    try:
+        number = float(word)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 2**30:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, in GiB; got {word!r}")
+    return round(number * 2**30)

@@ -16,6 +16,7 @@ from longvid.cli.progress import FrameBar
 from longvid.cli.record import Record, describe_output, start_record
 
 DEFAULT_FPS = 8
+_WRITTEN_FRAMES = 64
 _NOT_RECORDED = {
     "return_dict", "output_type", "output_masks", "callback_on_step_end_tensor_inputs", "image", "video", "image_embeds",
 }  # fmt: skip
@@ -153,7 +154,8 @@ class Job:
     def _stream(self) -> None:
         for chunk in self.pipe.stream(**self.call, callback_on_step_end=self.bar.on_step):
             with self.interrupts.shielded():
-                self.writer.write(chunk.frames)
+                for frames in chunk.frames.split(_WRITTEN_FRAMES, dim=2):
+                    self.writer.write(frames)
                 self.num_frames += chunk.num_frames
                 if "first_frame_seconds" not in self.timing:
                     self.timing["first_frame_seconds"] = round(time.perf_counter() - self.streaming, 3)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 import longvid
 from longvid.pipelines.checks import check_callback_tensors, check_request, check_resume
+from longvid.pipelines.latent_places import OnDevice
 from longvid.pipelines.output import LongVideoPipelineOutput, package
 from longvid.pipelines.request import VideoRequest, collects, streams
 from longvid.pipelines.seeding import draw_keys, window_generator
@@ -180,7 +180,7 @@ class LongVideoPipeline(TextPipeline):
             noise = self.prepare_noise(window, request, generator, state.keys)
             predict = self.predictor(window, state, conditions, generator=generator, extras=extras)
             latents = self.denoise(self._replayed(predict), noise, request, generator)
-            frames = WindowFrames(self.vae, latents=latents[:, :, window.keep])
+            frames = self.place(request).frames(latents[:, :, window.keep])
         if not self.interrupt:  # an interrupted window is made again when the stream goes on from its state
             context = self.next_context(window, state, conditions, frames)
             state = StreamState(window.index + 1, context, state.keys, state.fingerprint)
@@ -199,9 +199,10 @@ class LongVideoPipeline(TextPipeline):
         shape = (request.batch_size, self.latent_channels, window.stop - window.start, height, width)
         given = request.latents
         known = slice(0, 0) if given is None else slice(max(0, window.start), min(window.stop, given.shape[2]))
+        place = self.place(request)
         if given is not None and known == window.frames:
-            return given[:, :, known].to(self._device, torch.float32)
-        noise = randn_tensor(shape, generator=generator, device=self._device, dtype=torch.float32)
+            return place.put(given[:, :, known])
+        noise = place.normal(shape, generator)
         if given is not None:
             noise[:, :, known.start - window.start : known.stop - window.start] = given[:, :, known].to(noise)
         return noise
@@ -211,18 +212,23 @@ class LongVideoPipeline(TextPipeline):
         scheduler = self.scheduler
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
-        options = self._step_options(request, generator)
-        latents = noise * scheduler.init_noise_sigma
+        options, steps = self._step_options(request, generator), self.place(request).steps(noise.shape[2])
+        latents = steps.begin(noise)
         self._num_timesteps = len(scheduler.timesteps)
         for step, timestep in enumerate(scheduler.timesteps):
             if self.interrupt:
                 break
             self._timestep = timestep
-            prediction = predict(scheduler.scale_model_input(latents, timestep), timestep)
-            latents = scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
+            prediction = predict(steps.scaled(latents, timestep), timestep)
+            latents = steps.step(prediction, timestep, latents, **options)
             if request.callback_on_step_end is not None:
                 latents = self._call_back(request, step, timestep, latents=latents, prediction=prediction)
+            del prediction  # of the whole window: gone before the next one is made
         return latents
+
+    def place(self, request: VideoRequest) -> OnDevice:
+        """Give where the latents of a window lie."""
+        return OnDevice(self)
 
     # --- small parts -------------------------------------------------------------------------------------------------
 
@@ -234,4 +240,4 @@ class LongVideoPipeline(TextPipeline):
 
 
 def _handed_out(frames: WindowFrames, output_type: str) -> Tensor:
-    return frames.latents if output_type == "latent" else (frames.pixels / 2 + 0.5).clamp(0, 1)
+    return frames.latents if output_type == "latent" else frames.shown

@@ -85,7 +85,8 @@ def _check_context(state: StreamState, shapes: Mapping[str, tuple[int, ...]]) ->
     unknown = sorted(found.keys() - shapes.keys())
     if missing or unknown:
         raise ValueError(
-            f"a saved state of this model holds {', '.join(sorted(shapes))}; got {', '.join(sorted(found))}"
+            f"a saved state of this model holds {', '.join(sorted(shapes)) or 'no tensors'}; "
+            f"got {', '.join(sorted(found)) or 'none'}"
         )
     for name, shape in found.items():
         if shape != shapes[name]:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin, UNet3DConditionModel
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from longvid.pipelines.checks import check_callback_tensors
+from longvid.pipelines.enhance_input import encoded_input, memory_for
 from longvid.pipelines.enhance_request import EnhanceRequest, check_enhance, check_video_input
-from longvid.pipelines.frame_sizes import padded, scaled, wanted_size
+from longvid.pipelines.frame_sizes import wanted_size
 from longvid.pipelines.inputs import open_video
 from longvid.pipelines.output import EnhancedChunk, LongVideoPipelineOutput, package
 from longvid.pipelines.request import collects, streams
 from longvid.pipelines.seeding import draw_keys, window_generator
+from longvid.pipelines.step_checkpoint import NoCheckpoint, checkpoint_of
 from longvid.pipelines.text_pipeline import TextPipeline
+from longvid.samplers.frame_steps import FrameSteps
 from longvid.samplers.guidance import guided
 from longvid.samplers.guidance_schedule import can_guide
 from longvid.samplers.randomized_blending import blended
 from longvid.samplers.sdedit import history_option, sdedit_timesteps
-from longvid.video.codec import decode_video, encode_video
+from longvid.video.codec import decode_video
+from longvid.video.host_memory import DEFAULT_LIMIT, fill_normal
 from longvid.video.windows import fit_windows
 
 Predict = Callable[[Tensor, Any], Tensor]
@@ -44,7 +46,8 @@ class VideoEnhancerPipeline(TextPipeline):
     the whole video, so chunks share it. `stream` yields an `EnhancedChunk` after another when all steps are made;
     calling the pipeline collects them.
 
-    Latents of the whole video are kept in host memory, and only the chunk at work is on the device. Height and width
+    Latents of the whole video are kept on the host, past `host_memory_limit` in temporary files that are mapped into
+    memory, and only the chunk at work is on the device. Height and width
     that are no multiples of what the VAE takes are padded by repeating the border, and cut again. Any text-to-video
     model of diffusers with these components can be loaded: ModelScope (`ali-vilab/text-to-video-ms-1.7b`) and
     ZeroScope (`cerspense/zeroscope_v2_XL`), for instance.
@@ -74,6 +77,7 @@ class VideoEnhancerPipeline(TextPipeline):
         "blending": "paper",
         "frames_per_batch": 8,
         "batched_guidance": True,
+        "host_memory_limit": DEFAULT_LIMIT,
     }
 
     stream = streams(EnhanceRequest, "EnhancedChunk")
@@ -159,16 +163,26 @@ class VideoEnhancerPipeline(TextPipeline):
         try:
             batch_size = check_video_input(request, request.video)
             conditions = self.encode_conditions(request, batch_size)
-            latents = self.encode_input(request)
-            latents = latents.repeat_interleave(batch_size // len(latents), dim=0)
+            latents = self.encode_input(request, batch_size)
             self._check_noise(request, batch_size, latents.shape[2])
             windows = fit_windows(latents.shape[2], request.chunk_size or 0, request.overlap or 0)
             timesteps = self._lay_out(request)
+            generators = {"cuts": window_generator(keys, _CUTS), "steps": window_generator(keys, _STEPS)}
+            empty = memory_for(latents.shape, request).empty
+            steps = FrameSteps(self.scheduler, latents.shape[2], request.chunk_size, empty)
+            checkpoint = checkpoint_of(request, keys, latents, self)
+            done = checkpoint.restore(latents, steps, generators)
             with self._bar("denoising", len(timesteps) * len(windows), "chunk") as bar:
+                bar.update(done * len(windows))
                 predict = _counted(self._replayed(self.predictor(conditions, request)), bar)
-                cuts = window_generator(keys, _CUTS)
-                predict = blended(predict, windows, cuts, cut=request.cut, device=self._device)
-                latents = self.denoise(predict, latents, timesteps, request, keys)
+                joint = {"cut": request.cut, "device": self._device, "empty": empty}
+                predict = blended(predict, windows, generators["cuts"], **joint)
+                if not done:
+                    latents = self.add_noise(latents, timesteps, request, keys, steps)
+                latents = self.denoise(
+                    predict, latents, steps, timesteps=timesteps, request=request, generators=generators,
+                    checkpoint=checkpoint, done=done,
+                )  # fmt: skip
             with self._bar("decoding", latents.shape[2], "frame") as bar:
                 for window in windows:
                     chunk = EnhancedChunk(self._frames(latents[:, :, window.new], request), window.new.start)
@@ -176,6 +190,8 @@ class VideoEnhancerPipeline(TextPipeline):
                     if request.callback_on_chunk_end is not None:
                         request.callback_on_chunk_end(self, window.index, chunk)
                     yield chunk
+            if not self.interrupt:
+                checkpoint.remove()
         finally:  # also when the consumer stops early
             self.maybe_free_model_hooks()
 
@@ -202,21 +218,22 @@ class VideoEnhancerPipeline(TextPipeline):
         )
         return [{"text": rows.to(self.unet.dtype)} for rows in encoded if rows is not None]
 
-    def encode_input(self, request: EnhanceRequest) -> Tensor:
-        """Read, scale, pad and encode the given video, a few frames at a time.
+    def encode_input(self, request: EnhanceRequest, batch_size: int) -> Tensor:
+        """Read, scale, pad and encode the given video, a few frames at a time, and repeat it for the batch.
 
-        Shapes:
-            -> (V, C, F, h, w) in host memory, V given videos, at the padded size.
+        Shapes: -> (B, C, F, h, w) on the host, at the padded size.
         """
-        count, latents = request.frames_per_batch or 0, []
-        size = (request.height or 0, request.width or 0)
         with self._bar("encoding", request.video.num_frames, "frame") as bar:
-            while frames := list(islice(request.video.frames, count)):
-                pixels = padded(scaled(torch.stack(frames, dim=2), *size), self.size_multiple) * 2 - 1
-                encoded = encode_video(self.vae, pixels.to(self._device), frames_per_batch=count)
-                latents.append(encoded.cpu())
-                bar.update(len(frames))
-        return torch.cat(latents, dim=2)
+            return encoded_input(self, request, batch_size, bar)
+
+    def add_noise(
+        self, latents: Tensor, timesteps: Tensor, request: EnhanceRequest, keys: tuple[int, ...], steps: FrameSteps
+    ) -> Tensor:
+        """Make the latents of the whole video noisy, with noise that all chunks share."""
+        noise, memory = request.latents, memory_for(latents.shape, request)
+        if noise is None:
+            noise = fill_normal(memory.empty(latents.shape), window_generator(keys, _NOISE))
+        return steps.add_noise(latents, noise, timesteps[:1].repeat(len(latents)))
 
     def predictor(self, conditions: Sequence[dict[str, Tensor]], request: EnhanceRequest) -> Predict:
         """Give `predict(sample, timestep) -> prediction` for the frames of one chunk, (B, C, F, h, w), guided."""
@@ -237,24 +254,30 @@ class VideoEnhancerPipeline(TextPipeline):
         )
 
     def denoise(
-        self, predict: Predict, latents: Tensor, timesteps: Tensor, request: EnhanceRequest, keys: tuple[int, ...]
+        self,
+        predict: Predict,
+        latents: Tensor,
+        steps: FrameSteps,
+        *,
+        timesteps: Tensor,
+        request: EnhanceRequest,
+        generators: Mapping[str, Any],
+        checkpoint: NoCheckpoint,
+        done: int = 0,
     ) -> Tensor:
-        """Add shared noise to the latents of the whole video and run the scheduler, whatever scheduler it is."""
-        scheduler, noise = self.scheduler, request.latents
-        if noise is None:
-            noise = randn_tensor(latents.shape, generator=window_generator(keys, _NOISE), dtype=latents.dtype)
-        latents = scheduler.add_noise(latents, noise.to(latents), timesteps[:1].repeat(len(latents)))
-        options = self._step_options(request, window_generator(keys, _STEPS))
+        """Run the scheduler, whatever scheduler it is, over noisy latents of the whole video; `done` steps are made."""
+        options = self._step_options(request, generators["steps"])
         self._num_timesteps = len(timesteps)
-        for step, timestep in enumerate(timesteps):
+        for step, timestep in enumerate(timesteps[done:], start=done):
             if self.interrupt:
                 break
             self._timestep = timestep
-            prediction = predict(scheduler.scale_model_input(latents, timestep), timestep)
-            history = history_option(scheduler, step)
-            latents = scheduler.step(prediction, timestep, latents, **options, **history, return_dict=False)[0]
+            prediction = predict(steps.scaled(latents, timestep), timestep)
+            latents = steps.step(prediction, timestep, latents, **options, **history_option(self.scheduler, step))
             if request.callback_on_step_end is not None:
                 latents = self._call_back(request, step, timestep, latents=latents, prediction=prediction)
+            del prediction  # of the whole video: gone before the next one is made
+            checkpoint.save(step + 1, latents, steps, generators)
         return latents
 
     def _frames(self, latents: Tensor, request: EnhanceRequest) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from longvid.pipelines.output import EnhancedChunk
 from longvid.pipelines.request import OUTPUT_TYPES
 from longvid.samplers.guidance_schedule import GuidanceScale, as_guidance_scale
 from longvid.samplers.randomized_blending import Cut, paper_cut, released_cut
+from longvid.video.host_memory import check_limit
 
 BLENDINGS: dict[str, Cut] = {"paper": paper_cut, "released": released_cut}
 _START = ("strength", "noise_timestep")
@@ -58,6 +61,10 @@ class EnhanceRequest:
         negative_prompt_embeds: Embedded negative prompts, of the same shape.
         frames_per_batch: Frames of each video that go through the VAE at once, 8 by default.
         batched_guidance: Whether the text branches are evaluated in one batch, or one by one in less memory.
+        host_memory_limit: Bytes that latents of the whole video may take on the host, 4 GiB by default. Past it they
+            lie in temporary files, mapped into memory, with the same bits.
+        checkpoint: A file that keeps the latents behind every step. The same call goes on from it, bit for bit, if the
+            process ends; when the last frame was handed out, it is deleted. With it, pass a `generator` with a seed.
         output_type: "np" (B, F, H, W, C) and "pt" (B, F, C, H, W) in [0, 1], "pil" lists of images, or "latent"
             (B, C, F, h, w), which includes the padding. `stream` gives tensors (B, C, F, H, W).
         return_dict: False returns a tuple; `stream` pays no heed.
@@ -90,6 +97,8 @@ class EnhanceRequest:
     negative_prompt_embeds: Tensor | None = None
     frames_per_batch: int | None = None
     batched_guidance: bool | None = None
+    host_memory_limit: int | None = None
+    checkpoint: str | os.PathLike[str] | None = None
     output_type: str = "np"
     return_dict: bool = True
     callback_on_step_end: Callable[[Any, int, Any, dict], dict | None] | None = None
@@ -145,11 +154,22 @@ def check_enhance(request: EnhanceRequest) -> None:
     ):
         raise ValueError(f"prompt must be a string or a list of strings; got {prompt!r}")
     _check_numbers(request)
+    check_limit(request.host_memory_limit)
+    if request.checkpoint is not None:
+        _check_checkpoint(request)
     if not (callable(request.blending) or request.blending in BLENDINGS):
         raise ValueError(f"blending must be one of {', '.join(BLENDINGS)}, or a function; got {request.blending!r}")
     if request.output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {request.output_type!r}")
     check_embeds(request.negative_prompt, request.prompt_embeds, request.negative_prompt_embeds)
+
+
+def _check_checkpoint(request: EnhanceRequest) -> None:
+    path = Path(request.checkpoint)  # type: ignore[arg-type]
+    if not path.parent.is_dir() or path.is_dir():
+        raise ValueError(f"checkpoint must be a file in a folder that exists; got {str(path)!r}")
+    if request.generator is None:
+        raise ValueError("checkpoint needs a generator with a seed: without one, no other call makes the same video")
 
 
 def _check_numbers(request: EnhanceRequest) -> None:

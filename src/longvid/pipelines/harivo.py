@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Self, cast
 
@@ -19,35 +19,21 @@ from longvid.modules.mapping_network import MappingNetwork
 from longvid.pipelines.base import Generator, LongVideoPipeline, Predict
 from longvid.pipelines.clip_predictor import Branches, ClipControl, ClipPredictor
 from longvid.pipelines.control_frames import ControlFrames
-from longvid.pipelines.frame_context import WindowText, window_text
-from longvid.pipelines.harivo_checks import check_embeds_length, check_lora, check_parts, check_state
+from longvid.pipelines.frame_context import window_text
+from longvid.pipelines.harivo_checks import check_embeds_length, check_lora, check_parts
+from longvid.pipelines.harivo_conditions import HARIVOConditions
 from longvid.pipelines.harivo_request import HARIVORequest, check_harivo
-from longvid.pipelines.image_prompts import Embeddings, embeddings, image_list, num_ip_adapters
+from longvid.pipelines.image_prompts import embeddings, image_list, num_ip_adapters
+from longvid.pipelines.latent_places import OnDevice, OnHost
 from longvid.pipelines.request import VideoRequest, collects, streams
 from longvid.pipelines.seeding import window_generator
 from longvid.pipelines.window_frames import WindowFrames
 from longvid.pipelines.window_noise import noise_before
 from longvid.pipelines.window_strategies import Joining
 from longvid.samplers.mitigating_gradient import mitigated
+from longvid.video.host_memory import DEFAULT_LIMIT
 from longvid.video.state import StreamState
 from longvid.video.windows import Window
-
-
-@dataclass(frozen=True)
-class HARIVOConditions:
-    """What one stream is made from, encoded once.
-
-    Attributes:
-        request: The checked request.
-        text: Prompts of every segment with their frame tokens.
-        null_text: The same of the negative prompts, or None without text guidance.
-        images: Embedded images for every IP-Adapter, and the blank ones, or None.
-    """
-
-    request: HARIVORequest
-    text: WindowText
-    null_text: WindowText | None
-    images: tuple[Embeddings, Embeddings] | None
 
 
 class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMixin, StableDiffusionLoraLoaderMixin):
@@ -97,6 +83,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         "mg_two_sided": False,
         "strategy": "streamed",
         "batched_guidance": True,
+        "host_memory_limit": DEFAULT_LIMIT,
     }
 
     stream = streams(HARIVORequest)
@@ -180,7 +167,6 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         check_parts(self)
         request = cast(HARIVORequest, super().check_inputs(request))
         check_harivo(request, num_adapters=num_ip_adapters(self.unet), has_control=self.controlnet is not None)
-        check_state(request.resume, self.config["overlap"])
         check_embeds_length(self, request.prompt_embeds)
         if request.image is not None:
             request = replace(request, image=image_list(request.image, request.counts, self.image_encoder))
@@ -236,6 +222,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
             generator=generator,
             known=known,
             noise=noise,
+            place=self.place(request),
         )
         return request.windows.predictor(window, joining)
 
@@ -248,6 +235,12 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
             latents = torch.cat([state.context["latents"].to(latents), latents], dim=2)
         return {"latents": latents[:, :, max(0, latents.shape[2] - overlap) :]} if overlap else {}
 
+    def context_shapes(self, request: VideoRequest) -> dict[str, tuple[int, ...]]:
+        """The last latents, (B, C, overlap, h, w), or all of a video that is shorter than the overlap."""
+        count = min(self.config["overlap"], request.num_frames or 0)
+        sides = (size // self.vae_scale_factor for size in request.size)
+        return {"latents": (request.batch_size, self.latent_channels, int(count), *sides)} if count else {}
+
     def prepare_noise(
         self, window: Window, request: VideoRequest, generator: Generator, keys: tuple[int, ...]
     ) -> Tensor:
@@ -256,6 +249,12 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         if not window.overlap:
             return noise
         return torch.cat([self._noise_before(window, request, keys), noise[:, :, window.overlap :]], dim=2)
+
+    def place(self, request: VideoRequest) -> OnDevice:
+        """One window on the device, or a whole video on the host."""
+        if not cast(HARIVORequest, request).windows.on_host:
+            return super().place(request)
+        return OnHost(self, request, self.config["window_size"])
 
     # --- inside a window ---------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ import torch
 from diffusers.utils import convert_unet_state_dict_to_peft
 
 from longvid.modules.frame_tokens import TOKEN_MODES
-from longvid.video.state import StreamState
 
 _FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 _OPTIONS = {
@@ -54,20 +53,6 @@ def check_parts(pipe: Any) -> None:
     for part, (found, what, wanted) in facts.items():
         if found != wanted:
             raise ValueError(f"{part} was made for another base: it has {found} {what}, the UNet has {wanted}")
-
-
-def check_state(state: StreamState | None, overlap: int) -> None:
-    """Check that a saved state holds the frames which the next window begins with.
-
-    Raises:
-        ValueError: if it holds others.
-    """
-    if state is None or not state.next_window:
-        return
-    latents = state.context.get("latents")
-    found = None if latents is None or latents.ndim != 5 else latents.shape[2]
-    if found != overlap:
-        raise ValueError(f"the saved state holds {found or 'no'} frames to continue; windows overlap by {overlap}")
 
 
 def check_embeds_length(pipe: Any, embeds: torch.Tensor | None) -> None:

@@ -14,6 +14,7 @@ from longvid.pipelines.request import VideoRequest
 from longvid.pipelines.window_strategies import STRATEGIES, Joint, WindowStrategy
 from longvid.samplers.guidance import Scale
 from longvid.samplers.guidance_schedule import as_guidance_scale
+from longvid.video.host_memory import check_limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,8 @@ class HARIVORequest(VideoRequest):
         prompt_embeds: Embedded prompts (B, N, D) instead of `prompt`; with `frames_per_prompt`, those of one video.
         negative_prompt_embeds: Embedded negative prompts, of the same shape.
         batched_guidance: Whether the guidance branches are evaluated in one batch, or one by one in less memory.
+        host_memory_limit: Bytes that latents and pixels of a whole "joint" video may take on the host, 4 GiB by
+            default. Past it they lie in temporary files, mapped into memory, with the same bits.
         output_type: "np" (B, F, H, W, C) and "pt" (B, F, C, H, W) in [0, 1], "pil" lists of images, or "latent"
             (B, C, F, h, w). `stream` gives tensors (B, C, F, H, W) in [0, 1], or latents for "latent".
         return_dict: False returns a tuple; `stream` pays no heed.
@@ -78,6 +81,7 @@ class HARIVORequest(VideoRequest):
     control_scale: float | Callable[[float], float] = 1.0
     image_embeds: Sequence[Tensor] | None = None
     batched_guidance: bool | None = None
+    host_memory_limit: int | None = None
 
     def with_defaults(self, *defaults: dict[str, Any]) -> HARIVORequest:
         """Fill every field that is None; dictionaries become the schedules they describe."""
@@ -102,6 +106,7 @@ def check_harivo(request: HARIVORequest, *, num_adapters: int, has_control: bool
         ValueError: naming what was expected and what came.
     """
     check_scale(request.mg_scale, "mg_scale")
+    check_limit(request.host_memory_limit)
     ratio = request.mg_max_ratio
     if ratio is not None and not (isinstance(ratio, (int, float)) and ratio > 0):
         raise ValueError(f"mg_max_ratio must be above 0, or None; got {ratio!r}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from longvid.pipelines.latent_places import OnDevice
 from longvid.samplers.continuing import continued
 from longvid.samplers.guidance import Predict
 from longvid.samplers.randomized_blending import Cut, blended, paper_cut
@@ -31,6 +32,7 @@ class Joining:
         generator: The source of the cuts, one or one per video.
         known: Clean latents of the frames that the window begins with, or None.
         noise: The noise that those were made from.
+        place: Where what is denoised together lies.
     """
 
     clip: Callable[[Window], Predict]
@@ -41,10 +43,17 @@ class Joining:
     generator: torch.Generator | list[torch.Generator]
     known: Tensor | None = None
     noise: Tensor | None = None
+    place: OnDevice | None = None
 
 
 class WindowStrategy(ABC):
-    """Lays windows out and joins their predictions."""
+    """Lays windows out and joins their predictions.
+
+    Attributes:
+        on_host: Whether what is denoised together is a whole video, which then lies in host memory.
+    """
+
+    on_host: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, num_frames: int | float, *, size: int, overlap: int) -> Sequence[Window]:
@@ -85,15 +94,17 @@ class Streamed(WindowStrategy):
 
 @dataclass(frozen=True)
 class Joint(WindowStrategy):
-    """All windows at every step, joined by randomized blending: the latents of the whole video are in memory.
+    """All windows at every step, joined by randomized blending: the latents of the whole video are in host memory.
 
-    Every window influences every other through the steps, and nothing is handed out before all is made.
+    Every window influences every other through the steps, and nothing is handed out before all is made. One window at a
+    time is on the device.
 
     Args:
         cut: Draws where neighbours are joined.
         mg_scope: Where the mitigating gradient takes its median: in every "window", before they are joined, which makes
             it as strong as in a video of one window; or in the whole "video", which draws frames together across the
-            joints but grows weaker with its length, by log(F - 1) / (F - 1).
+            joints but grows weaker with its length, by log(F - 1) / (F - 1), and needs memory for several further
+            copies of its latents.
 
     Raises:
         ValueError: for another scope.
@@ -101,6 +112,7 @@ class Joint(WindowStrategy):
 
     cut: Cut = paper_cut
     mg_scope: str = "window"
+    on_host: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse an unknown scope."""
@@ -118,7 +130,9 @@ class Joint(WindowStrategy):
         clips = [joining.clip(part) for part in windows]
         if self.mg_scope == "window":
             clips = [joining.mitigate(clip) for clip in clips]
-        predict = blended(clips, windows, joining.generator, cut=self.cut)
+        place = joining.place
+        device, empty = (None, None) if place is None else (place.device, place.empty)
+        predict = blended(clips, windows, joining.generator, cut=self.cut, device=device, empty=empty)
         return joining.mitigate(predict) if self.mg_scope == "video" else predict
 
 

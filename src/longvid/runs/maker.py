@@ -23,6 +23,8 @@ from longvid.video.io import VideoWriter
 from longvid.video.join import JoinedVideo, join_videos
 from longvid.video.state import StreamState, VideoChunk
 
+WRITTEN_FRAMES = 64
+
 
 class Maker:
     """Makes chunks of one run; the caller holds its lock.
@@ -142,7 +144,8 @@ class Maker:
             with VideoWriter(part, **self.manifest.options.encoding()) as writer:
                 for window in islice(windows, span.stop_window - span.first_window):
                     self.policy.check_window(window)
-                    writer.write(window.frames)
+                    for frames in window.frames.split(WRITTEN_FRAMES, dim=2):
+                        writer.write(frames)
                     self.watcher.on_window(window)
                     state = window.state
             if state is None or state.next_window != span.stop_window:  # interrupted by a callback

@@ -81,10 +81,9 @@ class Warn(Blind):
 
     def check_window(self, window: Any) -> None:
         """Refuse NaN and infinity; the frames are only read."""
-        finite = torch.isfinite(window.frames)
-        if not bool(finite.all()):
-            frame = window.start + int((~finite).any(dim=4).any(dim=3).any(dim=1).any(dim=0).nonzero()[0])
-            raise NotFinite(f"frame {frame} holds NaN or infinity, which no video can hold")
+        for number, frame in enumerate(window.frames.unbind(2), start=window.start):
+            if not bool(torch.isfinite(frame).all()):
+                raise NotFinite(f"frame {number} holds NaN or infinity, which no video can hold")
 
     def look(self, folder: RunFolder, index: int, chunks: Sequence[ChunkRecord], record: ChunkRecord) -> Take:
         """Measure a chunk against the end of the one before it and the first frame of the video."""

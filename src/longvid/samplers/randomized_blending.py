@@ -11,6 +11,7 @@ from longvid.video.windows import Window
 
 Predict: TypeAlias = Callable[[torch.Tensor, Any], torch.Tensor]
 Cut: TypeAlias = Callable[[int, torch.Generator | None], int]
+Empty: TypeAlias = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
 Generators: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -48,6 +49,7 @@ def blended(
     *,
     cut: Cut = paper_cut,
     device: torch.device | str | None = None,
+    empty: Empty | None = None,
 ) -> Predict:
     r"""Predict overlapping windows of a video one by one and join neighbours at a random frame of their overlap.
 
@@ -71,6 +73,9 @@ def blended(
             plain concatenation of predictions under shared noise.
         device: Where `predict` works. Each window is moved there, and its prediction back to where the sample is: a
             video may lie in host memory with one window at a time on a GPU. None moves nothing.
+        empty: `empty(shape, dtype)` gives the tensor that the prediction of the whole video is put into, on the device
+            of the sample; by default an ordinary one.
+
     Shapes:
         sample (B, C, N, h, w) with N = `windows[-1].stop`, timestep () or (B,) -> prediction (B, C', N, h, w), in the
         dtype that `predict` returns and on the device of the sample.
@@ -99,7 +104,7 @@ def blended(
             part = predict_window(part if device is None else part.to(device), timestep)
             if part.ndim != 5 or part.shape[2] != window.stop - window.start:
                 raise ValueError(f"expected {window.stop - window.start} predicted frames; got shape {_shape(part)}")
-            whole = _empty_video(part, num_frames, sample.device) if whole is None else whole
+            whole = _empty_video(part, num_frames, sample.device, empty) if whole is None else whole
             for index, each in enumerate(generators):
                 rows = slice(index, index + 1) if len(generators) > 1 else slice(None)
                 first = checked_cut(cut, window.overlap, each)
@@ -110,8 +115,9 @@ def blended(
     return predict_video
 
 
-def _empty_video(part: torch.Tensor, num_frames: int, device: torch.device) -> torch.Tensor:
-    return torch.empty((*part.shape[:2], num_frames, *part.shape[3:]), dtype=part.dtype, device=device)
+def _empty_video(part: torch.Tensor, num_frames: int, device: torch.device, empty: Empty | None) -> torch.Tensor:
+    shape = (*part.shape[:2], num_frames, *part.shape[3:])
+    return torch.empty(shape, dtype=part.dtype, device=device) if empty is None else empty(shape, part.dtype)
 
 
 def _draw(count: int, generator: torch.Generator | None) -> int:

@@ -12,6 +12,7 @@ from diffusers import EulerAncestralDiscreteScheduler
 import tiny
 from longvid import GuidanceSchedule, HARIVOPipeline, LongVideoPipeline, StreamState, mitigated
 from longvid.modules import frame_context
+from longvid.pipelines.frame_context import empty_text, window_text
 from longvid.pipelines.harivo_request import HARIVORequest
 from longvid.pipelines.seeding import window_generator
 from longvid.pipelines.window_strategies import Joint, Streamed
@@ -112,6 +113,24 @@ def test_a_window_continues_the_latents_it_is_handed(pipe, seeded):
 
     assert torch.equal(continued(first.state.context["latents"]), second.frames)
     assert not torch.equal(continued(-first.state.context["latents"]), second.frames)
+
+
+def test_windows_that_go_on_may_hear_the_tokens_of_an_empty_prompt(pipe, seeded):
+    """The first window is as it was; the others are those of tokens that are the same for every prompt."""
+    empty = rebuilt(pipe, continuing_tokens="empty")
+    texts = [
+        window_text(rows[None], pipe.frame_tokens, empty=empty_text(empty, None))
+        for rows in torch.randn(2, 1, 12, tiny.TEXT_WIDTH, generator=seeded())
+    ]
+    first, later = ([text.context([0] * 6, goes_on=goes_on) for text in texts] for goes_on in (False, True))
+    assert torch.equal(first[0][:, :, :12], later[0][:, :, :12])
+    assert torch.equal(later[0][:, :, 12:], later[1][:, :, 12:]) and not torch.equal(
+        first[0][:, :, 12:], first[1][:, :, 12:]
+    )
+    made = pipe.frame_tokens(pipe.encode_prompt([""], "cpu", 1, False)[0])
+    torch.testing.assert_close(later[0][:, :, 12:], made)
+    one, other = (frames(chunks(each, seeded, num_frames=10, num_inference_steps=1)) for each in (pipe, empty))
+    assert torch.equal(one[:, :, :6], other[:, :, :6]) and not torch.equal(one[:, :, 6:], other[:, :, 6:])
 
 
 def test_a_model_that_sees_frames_one_by_one_makes_the_same_video_by_any_windows(seeded):

@@ -17,9 +17,9 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 from longvid.modules.frame_tokens import FrameTokenGenerator
 from longvid.modules.mapping_network import MappingNetwork
 from longvid.pipelines.base import Generator, LongVideoPipeline, Predict
-from longvid.pipelines.clip_predictor import Branches, ClipControl, ClipPredictor
+from longvid.pipelines.clip_predictor import ClipControl, ClipPredictor
 from longvid.pipelines.control_frames import ControlFrames
-from longvid.pipelines.frame_context import window_text
+from longvid.pipelines.frame_context import empty_text, window_text
 from longvid.pipelines.harivo_checks import check_embeds_length, check_lora, check_parts
 from longvid.pipelines.harivo_conditions import HARIVOConditions
 from longvid.pipelines.harivo_request import HARIVORequest, check_harivo
@@ -60,6 +60,8 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         overlap: Frames that neighbouring windows of a longer video share.
         frame_token_mode: Tokens for windows of another length than they are made for: "slice", "interpolate", "tile";
             None slices shorter windows and interpolates longer ones. See `fit_tokens`.
+        continuing_tokens: What windows behind the first hear: their prompt's "own" tokens of the places in a window, or
+            those of an "empty" prompt, so that the overlap alone says how things move.
         tokens_for_negative: Whether the negative prompt has frame tokens too.
         controlnet_input: What the ControlNet sees: "mapped" latents or "raw" ones.
         controlnet_tokens: What it reads: the "text" or also the "frame" tokens.
@@ -104,6 +106,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         window_size: int = 24,
         overlap: int = 8,
         frame_token_mode: str | None = None,
+        continuing_tokens: str = "own",
         tokens_for_negative: bool = True,
         controlnet_input: str = "mapped",
         controlnet_tokens: str = "text",
@@ -122,6 +125,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
             window_size=window_size,
             overlap=overlap,
             frame_token_mode=frame_token_mode,
+            continuing_tokens=continuing_tokens,
             tokens_for_negative=tokens_for_negative,
             controlnet_input=controlnet_input,
             controlnet_tokens=controlnet_tokens,
@@ -188,7 +192,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         null_generator = generator if self.config["tokens_for_negative"] else None
         return HARIVOConditions(
             request,
-            window_text(text, generator, mode),
+            window_text(text, generator, mode, empty=empty_text(self, null_text)),
             None if null_text is None else window_text(null_text, null_generator, mode),
             embeddings(self, request.image, request.image_embeds, counts=request.counts),
         )
@@ -267,20 +271,11 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         return ClipPredictor(
             self.unet,
             self.mapping_network,
-            branches=partial(self._branches, window, conditions, pictures),
+            branches=partial(conditions.branches, window, pictures),
             weight=lambda: self.guidance_scale - 1 if self.do_classifier_free_guidance else 0.0,
             batched=bool(request.batched_guidance),
             control=control,
         )
-
-    def _branches(self, window: Window, conditions: HARIVOConditions, pictures: Tensor | None) -> Branches:
-        segments = [conditions.request.prompts.segment(frame) for frame in range(window.start, window.stop)]
-        branches = []
-        for index, text in enumerate((conditions.text, conditions.null_text)):
-            if text is not None:
-                images = None if conditions.images is None else conditions.images[index]
-                branches.append({"context": text.context(segments), "images": images, "pictures": pictures})
-        return branches
 
     def _control(self, request: HARIVORequest, frames: list[int]) -> ClipControl:
         reads_text_alone = self.config["controlnet_tokens"] == "text"

@@ -12,6 +12,7 @@ from longvid.modules.frame_tokens import TOKEN_MODES
 _FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 _OPTIONS = {
     "frame_token_mode": (None, *TOKEN_MODES),
+    "continuing_tokens": ("own", "empty"),
     "controlnet_input": ("mapped", "raw"),
     "controlnet_tokens": ("text", "frame"),
 }

@@ -109,7 +109,7 @@ def train(base, predict, parameters, frames, *, num_steps, learning_rate, batch_
     return losses
 
 
-def train_style(base, folder, *, paint=night, num_steps=200, rank=8, learning_rate=2e-3, **data):
+def train_style(base, folder, *, paint=night, num_steps=200, rank=8, learning_rate=3e-3, **data):
     """Train a LoRA of the image UNet on frames that `paint` draws, and save it as diffusers' scripts do."""
     torch.manual_seed(0)
     unet = copy.deepcopy(base.unet).requires_grad_(False)
@@ -121,17 +121,18 @@ def train_style(base, folder, *, paint=night, num_steps=200, rank=8, learning_ra
         return unet(noisy, t, text).sample
 
     frames = Frames(base, paint, **data)
-    losses = train(base, predict, parameters, frames, num_steps=num_steps, learning_rate=learning_rate)
+    losses = train(base, predict, parameters, frames, late=2.0, num_steps=num_steps, learning_rate=learning_rate)
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
     return losses
 
 
-def train_sketch_control(base, *, num_steps=400, learning_rate=1e-3, batch_size=16, **data):
+def train_sketch_control(base, *, num_steps=400, learning_rate=2e-3, batch_size=16, **data):
     """Train a ControlNet of the image UNet on pairs of sketch and frame, high levels of noise more often."""
     torch.manual_seed(0)
     unet = base.unet.requires_grad_(False)
     control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16, 32, 64)).requires_grad_(True)
+    torch.nn.init.xavier_uniform_(control.controlnet_cond_embedding.conv_out.weight)  # sees from the first step on
 
     def predict(noisy, t, text, pictures):
         down, middle = control(noisy, t, text, controlnet_cond=pictures, return_dict=False)

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "conversion": {"pipelines", "bundled", "modules", "samplers", "video"},
     "runs": {"metrics", "pipelines", "video"},
     "training": {"pipelines", "sprites", "bundled", "modules", "samplers", "video"},
+    "reproduce": {"training", "pipelines", "metrics", "sprites", "bundled", "modules", "samplers", "video"},
 }
 EVERY_ROOM = {*MAY_IMPORT, "cli"}
 MAY_IMPORT["cli"] = EVERY_ROOM

@@ -1,6 +1,7 @@
 """Put trained pipeline folders into the package: `python tools/bundle_models.py RUN_FOLDER NAME [--base NAME]`.
 
-Weights become float16 safetensors; a component that equals one of `--base` is not stored again but named in `shared.json`.
+Weights become float16 safetensors; a component that equals one of `--base` is not stored again but named in `shared.json`,
+and of one that is the base's with parts added, only those are.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import save_file
 from transformers import CLIPModel
 
 from longvid import LongVideoPipeline
-from longvid.bundled import ROOT, SHARED
+from longvid.bundled import ADDS_TO, ROOT, SHARED
 from longvid.pipelines.fingerprint import fingerprint_of
 
 
@@ -38,16 +41,28 @@ def bundle(source: Path, name: str, base: str | None) -> Path:
         shared = {}
         for part, module in load(ROOT / base).components.items():
             mine = pipeline.components.get(part)
-            comparable = part != "scheduler" and None not in (module, mine) and type(mine) is type(module)
-            if comparable and fingerprint_of(mine) == fingerprint_of(module):
+            if part == "scheduler" or None in (module, mine):
+                continue
+            if type(mine) is type(module) and fingerprint_of(mine) == fingerprint_of(module):
                 shutil.rmtree(target / part)
                 shared[part] = f"../{base}/{part}"
+            elif isinstance(module, torch.nn.Module) and (added := what_was_added(mine, module)) is not None:
+                save_file(added, target / part / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
+                shared[part] = {ADDS_TO: f"../{base}/{part}"}
         (target / SHARED).write_text(json.dumps(shared, indent=2) + "\n")
     for path in target.rglob("*.json"):
         forget_origin(path)
     for path in target.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return target
+
+
+def what_was_added(module: torch.nn.Module, base: torch.nn.Module) -> dict[str, torch.Tensor] | None:
+    """The tensors of a module that another one has not, or None if not all the other's are in it, bit for bit."""
+    mine, other = module.state_dict(), base.state_dict()
+    if not all(name in mine and torch.equal(mine[name], tensor) for name, tensor in other.items()):
+        return None
+    return {name: tensor.contiguous() for name, tensor in mine.items() if name not in other}
 
 
 def forget_origin(path: Path) -> None:

@@ -97,6 +97,7 @@ _ROOMS = (
     "metrics",
     "modules",
     "pipelines",
+    "reproduce",
     "runs",
     "samplers",
     "sprites",

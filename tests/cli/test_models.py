@@ -55,7 +55,7 @@ def test_the_list_names_every_component_with_its_size_and_where_it_is_stored(run
 
 
 def test_the_paper_size_models_have_the_counts_of_the_papers(run):
-    art_v, streaming_t2v = json.loads(run("models", "--json").out)["paper_size"]
+    art_v, harivo, streaming_t2v = json.loads(run("models", "--json").out)["paper_size"]
     counts = {part: component["parameters"] for part, component in art_v["components"].items()}
     assert counts == {
         "unet": 1_167_668_804,
@@ -63,6 +63,10 @@ def test_the_paper_size_models_have_the_counts_of_the_papers(run):
         "vae": 83_653_863,
         "text_encoder": 340_387_840,
     }
+    counts = {part: component["parameters"] for part, component in harivo["components"].items()}
+    assert counts["unet"] == 859_520_964 + 417_137_600
+    assert (counts["mapping_network"], counts["frame_tokens"]) == (8_328, 2_367_912)
+    assert (counts["vae"], counts["text_encoder"]) == (83_653_863, 123_060_480)
     unused = 49408 * 1024 + 77 * 1024 + 1024 * 1024 + 1 + 2 * 1024  # the text half of OpenCLIP in the official file
     assert streaming_t2v["parameters"] == 3_232_602_140 - unused
 

@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
@@ -53,6 +55,15 @@ def test_a_fresh_motion_unet_is_the_image_unet_frame_by_frame(base, mid_block):
         expected = base(FRAMES, T, CONTEXT).sample
         torch.testing.assert_close(in_frames(fresh(SAMPLE, T, CONTEXT).sample), expected, rtol=1e-5, atol=1e-5)
     assert not fresh.training and isinstance(fresh, UNetMotionModel)
+
+
+def test_building_one_warns_of_nothing(base, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    UNetMotionModel.from_unet2d(base, new_motion_adapter(base))
+    assert caplog.records
+    caplog.clear()
+    motion_unet(base)
+    assert not caplog.records
 
 
 def test_only_the_frame_whose_context_changes_changes_while_the_temporal_layers_are_zero(base):

@@ -186,6 +186,23 @@ def test_shared_parts_may_only_lie_beside_the_model(bundle, tmp_path):
     assert "'vae' must be a folder below" in message_of(ToyBase.from_pretrained, folder)
 
 
+def test_a_component_may_hold_only_what_was_added_to_another(bundle, tmp_path):
+    folder = Path(shutil.copytree(bundle, tmp_path / "models"))
+    whole = weights(ToyBase.from_pretrained(folder / "toy-tiny"))
+    own, name = folder / "toy-tiny" / "unet", "diffusion_pytorch_model.safetensors"
+    tensors = load_file(own / name)
+    added = sorted(tensors)[::2]
+    (folder / "base-tiny" / "unet").mkdir()
+    for place, keys in ((own, added), (folder / "base-tiny" / "unet", tensors.keys() - set(added))):
+        save_file({key: tensors[key] for key in keys}, place / name)
+    shared = json.loads((folder / "toy-tiny" / "shared.json").read_text())
+    (folder / "toy-tiny" / "shared.json").write_text(json.dumps(shared | {"unet": {"adds_to": "../base-tiny/unet"}}))
+    joined = weights(ToyBase.from_pretrained(folder / "toy-tiny"))
+    assert joined.keys() == whole.keys() and all(torch.equal(joined[key], whole[key]) for key in whole)
+    (folder / "base-tiny" / "unet" / name).write_bytes(b"cut off")
+    assert f"base-tiny/unet/{name} is damaged" in message_of(ToyBase.from_pretrained, folder / "toy-tiny")
+
+
 # --- what cannot be loaded -------------------------------------------------------------------------------------------
 
 

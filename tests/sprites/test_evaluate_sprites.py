@@ -18,6 +18,7 @@ from longvid.sprites import (
     evaluate_vae,
     format_report,
 )
+from longvid.sprites.evaluate import seam_ratio
 from longvid.sprites.evaluate_scenes import evaluation_scenes
 from longvid.sprites.report import mean_figure, share_figure, wilson_interval
 
@@ -115,6 +116,42 @@ def test_a_pipeline_that_fades_to_grey_loses_the_sprite_and_the_background():
 def test_bars_are_set_only_for_the_lengths_they_name():
     figures = evaluate_pipeline(Draws(), num_prompts=2, num_frames=20)["figures"]
     assert all(figure["bar"] is None and figure["met"] is None for figure in figures.values())
+
+
+class DrawsInChunks(Draws):
+    """Says where its chunks begin, and may brighten every second of them by `jump`."""
+
+    def __init__(self, jump: float = 0.0) -> None:
+        super().__init__()
+        self.jump = jump
+
+    def stream(self):
+        raise NotImplementedError("evaluations call the pipeline")
+
+    def __call__(self, prompts, *, callback_on_chunk_end, **options):
+        output = super().__call__(prompts, **options)
+        for index, start in enumerate(range(0, options["num_frames"], 12)):
+            callback_on_chunk_end(self, index, SimpleNamespace(start=start))
+            output.frames[:, start : start + 12] += self.jump * (index % 2)
+        return output
+
+
+@pytest.mark.parametrize(("jump", "met"), [(0.0, True), (0.1, False)])
+def test_chunks_that_do_not_fit_are_seen_at_their_seams(jump, met):
+    figures = evaluate_pipeline(DrawsInChunks(jump), num_prompts=3, num_frames=96)["figures"]
+    assert figures["96 frames: step over a seam, as a multiple of others"]["met"] is met
+    whole = evaluate_pipeline(DrawsInChunks(jump), num_prompts=3, num_frames=24)["figures"]
+    multiple = whole["24 frames: flicker, as a multiple of drawn videos"]
+    assert multiple["value"] == pytest.approx(1.0) if met else multiple["value"] > 1.1
+
+
+def test_the_step_over_a_seam_is_a_multiple_of_the_others():
+    ramp = torch.arange(10.0)[None, :, None, None].expand(3, 10, 4, 4) / 64
+    assert seam_ratio(ramp, {0, 5}) == pytest.approx(1.0)
+    jumping = ramp.clone()
+    jumping[:, 5:] += 3 / 64  # one step of four
+    assert seam_ratio(jumping, {5}) == pytest.approx(4.0)
+    assert seam_ratio(ramp, {0}) is None and seam_ratio(ramp, range(10)) is None
 
 
 def test_impossible_evaluations_are_refused():

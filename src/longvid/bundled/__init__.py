@@ -1,7 +1,8 @@
 """The tiny trained models that ship with longvid: `longvid/<folder>` names the pipeline folder of that name here.
 
 Each is a normal diffusers pipeline folder, with one addition: a component that several models share is stored once,
-and the others name it in `shared.json`, e.g. `{"vae": "../base-tiny/vae"}`.
+and the others name it in `shared.json`, e.g. `{"vae": "../base-tiny/vae"}`. Where a component is another one with parts
+added, such as temporal layers in an image UNet, only what was added is stored: `{"unet": {"adds_to": "../base-tiny/unet"}}`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ ROOT = Path(__file__).resolve().parent
 PREFIX = "longvid/"
 INDEX = "model_index.json"
 SHARED = "shared.json"
+ADDS_TO = "adds_to"
+WEIGHTS = ".safetensors"
 
 
 def bundled_models() -> dict[str, Path]:
@@ -46,17 +49,32 @@ def shared_components(folder: str | os.PathLike) -> dict[str, Path]:
     Raises:
         ValueError: if `shared.json` is damaged, or names something other than a folder beside this one.
     """
+    return {name: place for name, (place, whole) in _shared(folder).items() if whole}
+
+
+def extended_components(folder: str | os.PathLike) -> dict[str, Path]:
+    """Where the other tensors of those components are of which the folder holds only what was added.
+
+    Raises:
+        ValueError: as `shared_components`.
+    """
+    return {name: place for name, (place, whole) in _shared(folder).items() if not whole}
+
+
+def _shared(folder: str | os.PathLike) -> dict[str, tuple[Path, bool]]:
+    """The folders that `shared.json` names, and whether each is the whole component."""
     folder = Path(folder).resolve()
     if not (folder / SHARED).is_file():
         return {}
     shared = {}
-    for component, relative in read_json(folder / SHARED).items():
-        target = (folder / str(relative)).resolve()
+    for component, entry in read_json(folder / SHARED).items():
+        relative = str(entry.get(ADDS_TO) if isinstance(entry, dict) else entry)
+        target = (folder / relative).resolve()
         if not (target.is_dir() and target.is_relative_to(folder.parent)):
             raise ValueError(
-                f"{folder / SHARED}: {component!r} must be a folder below {folder.parent}; got {str(relative)!r}"
+                f"{folder / SHARED}: {component!r} must be a folder below {folder.parent}; got {relative!r}"
             )
-        shared[component] = target
+        shared[component] = (target, not isinstance(entry, dict))
     return shared
 
 
@@ -78,17 +96,40 @@ def complete_folder(folder: str | os.PathLike) -> Iterator[Path]:
     """A pipeline folder that holds every component: `folder` itself, or links to all its parts if it shares some.
 
     Raises:
-        ValueError: if `shared.json` is damaged, or names something other than a folder beside this one.
+        ValueError: if `shared.json` or weights that are to be joined are damaged, or if it names something other than a
+            folder beside this one.
     """
     folder = Path(folder)
-    shared = shared_components(folder)
-    if not shared:
+    shared, extended = shared_components(folder), extended_components(folder)
+    if not shared and not extended:
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="longvid-", ignore_cleanup_errors=True) as temporary:
         for name, part in ({part.name: part for part in folder.resolve().iterdir()} | shared).items():
-            _link(part, Path(temporary, name))
+            if name in extended:
+                _merge(extended[name], part, Path(temporary, name))
+            else:
+                _link(part, Path(temporary, name))
         yield Path(temporary)
+
+
+def _merge(base: Path, added: Path, target: Path) -> None:
+    """Make a component folder of what was added, with the tensors of both."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    target.mkdir()
+    for path in added.iterdir():
+        if path.suffix == WEIGHTS:
+            tensors = {}
+            for part in (base / path.name, path):
+                try:
+                    tensors |= load_file(part)
+                except (SafetensorError, OSError) as error:
+                    raise ValueError(f"{part} is damaged: {error}") from error
+            save_file(tensors, target / path.name, {"format": "pt"})
+        else:
+            _link(path, target / path.name)
 
 
 def _link(source: Path, target: Path) -> None:

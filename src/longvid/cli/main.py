@@ -23,6 +23,7 @@ COMMANDS = {
     "info": "show versions, devices and folders, for bug reports",
     "evaluate": "measure videos, or a model on the built-in world",
     "benchmark-set": "make and measure a video of every prompt of a set",
+    "reproduce": "run an ablation of a paper on the built-in world and write its page",
     "train": "train a model, or the tiny models that ship",
     "convert": "make a pipeline folder of the official StreamingT2V checkpoint",
 }

@@ -96,6 +96,19 @@ def _art_v() -> Iterator[tuple[str, Any]]:
     yield "text_encoder", _stable_diffusion_2_text_encoder()
 
 
+def _harivo() -> Iterator[tuple[str, Any]]:
+    from diffusers import MotionAdapter, UNet2DConditionModel
+
+    from longvid.modules import FrameTokenGenerator, MappingNetwork, motion_unet, paper_sizes
+
+    adapter = MotionAdapter(**paper_sizes.HARIVO_MOTION_ADAPTER)
+    yield "unet", motion_unet(UNet2DConditionModel(**paper_sizes.HARIVO_BASE_UNET), adapter)
+    yield "mapping_network", MappingNetwork(**paper_sizes.HARIVO_MAPPING_NETWORK)
+    yield "frame_tokens", FrameTokenGenerator(**paper_sizes.HARIVO_FRAME_TOKENS)
+    yield "vae", _stable_diffusion_vae()
+    yield "text_encoder", _stable_diffusion_1_text_encoder()
+
+
 def _stable_diffusion_vae() -> Any:
     from diffusers import AutoencoderKL
 
@@ -116,6 +129,15 @@ def _stable_diffusion_2_text_encoder() -> Any:
     ))  # fmt: skip
 
 
+def _stable_diffusion_1_text_encoder() -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig(
+        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+        projection_dim=768, max_position_embeddings=77,
+    ))  # fmt: skip
+
+
 def _streaming_t2v() -> Iterator[tuple[str, Any]]:
     from longvid.conversion import released_networks
 
@@ -124,6 +146,7 @@ def _streaming_t2v() -> Iterator[tuple[str, Any]]:
 
 PAPER_SIZES = [
     ("art-v", "ART-V (arXiv:2311.18834), on Stable Diffusion 2.1", _art_v),
+    ("harivo", "HARIVO (arXiv:2410.07763), on Stable Diffusion 1.5", _harivo),
     ("streaming-t2v", "StreamingT2V (arXiv:2403.14773), on ModelScope's text-to-video model", _streaming_t2v),
 ]
 """Name, title and a function that gives the components, of every model that can be built at the paper's size."""
@@ -134,11 +157,13 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
 
     index = bundled.read_json(folder / bundled.INDEX)
     components = {}
+    extended = bundled.extended_components(folder)
     for part, place in bundled.component_folders(folder).items():
         shared = place.parent != folder.resolve() and place.parent != folder
+        stored = [place, extended[part]] if part in extended else [place]
         components[part] = {
             "class": index[part][1],
-            "parameters": count_stored(place),
+            "parameters": sum(map(count_stored, stored)),
             "shared_with": f"{bundled.PREFIX}{place.parent.name}" if shared else None,
         }
     return {

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -44,9 +47,25 @@ def motion_unet(unet: UNet2DConditionModel, motion_adapter: MotionAdapter | None
     if motion_adapter is None:
         motion_adapter = new_motion_adapter(unet)
     check_adapter(unet, motion_adapter)
-    model = cast(UNetMotionModel, UNetMotionModel.from_unet2d(unet, motion_adapter))
+    with _without_empty_warnings():
+        model = cast(UNetMotionModel, UNetMotionModel.from_unet2d(unet, motion_adapter))
     install_lean_attention(model)
     return model.train(unet.training)
+
+
+@contextmanager
+def _without_empty_warnings() -> Iterator[None]:
+    """Keep diffusers from warning that no modules (an empty list) should be kept in float32."""
+    logger = logging.getLogger("diffusers.models.modeling_utils")
+
+    def names_something(record: logging.LogRecord) -> bool:
+        return "should be kept in float32: []" not in record.getMessage()
+
+    logger.addFilter(names_something)
+    try:
+        yield
+    finally:
+        logger.removeFilter(names_something)
 
 
 def new_motion_adapter(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ __all__ = ["evaluate_pipeline", "evaluate_t2i", "evaluate_vae", "evaluation_scen
 
 WINDOW = 16
 """Frames of the windows at the start and at the end."""
-SHORT, LONG, STREAMING, TOGETHER = 64, 256, 240, 24
+SHORT, LONG, STREAMING, TOGETHER, WINDOWED = 64, 256, 240, 24, 96
 BARS: dict[int, dict[str, float]] = {
     SHORT: {
         "direction, frames 0-15": 0.92,
@@ -57,9 +57,15 @@ BARS: dict[int, dict[str, float]] = {
         "direction, whole clip": 0.75,
         "sprite color, last 16": 0.95,
         "background color, last 16": 0.95,
+        "flicker, as a multiple of drawn videos": 1.3,
+    },
+    WINDOWED: {
+        "step over a seam, as a multiple of others": 1.5,
     },
 }
-"""Bars by the length they are set for: ART-V 64 and 256 frames, StreamingT2V 240, HARIVO 24."""
+"""Bars by the length they are set for: ART-V 64 and 256 frames, StreamingT2V 240, HARIVO 24 and, by windows, 96."""
+LEAST_STEP = 0.25
+"""Steps from frame to frame, on the 0-255 scale, below which a picture stands still."""
 WHOLE_CLIP = ("bouncing", "circling", "spinning", "breathing", "still")
 CEILING_PROMPTS = 64
 """The judge itself is measured on the drawn videos of so many prompts, and on the autoencoder's copies of them."""
@@ -137,21 +143,29 @@ def _measure(
     prompts = [caption_clip(scene) for scene in scenes]
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     call = {"num_frames": num_frames, "generator": generators, "output_type": "pt"} | options
+    borders: set[int] = set()
+    if hasattr(pipe, "stream"):
+        call.setdefault("callback_on_chunk_end", lambda _pipe, _index, chunk: borders.add(chunk.start))
     frames = torch.as_tensor(pipe(prompts, **call).frames)
     if frames.ndim != 5 or frames.shape[:3] != (len(prompts), num_frames, 3):
         expected = f"({len(prompts)}, {num_frames}, 3, H, W)"
         raise ValueError(f"expected frames {expected}; the pipeline gave {tuple(frames.shape)}")
+    drawn = draw(scenes, num_frames)
     sources = {"made": fit_size(frames.transpose(1, 2))}
     if ceiling:
-        sources["drawn"] = draw(scenes, num_frames)
+        sources["drawn"] = drawn
         if getattr(pipe, "vae", None) is not None:
-            sources["vae"] = reconstruct(pipe.vae, sources["drawn"])
-    read = {name: _read_clips(scenes, videos) for name, videos in sources.items()}
+            sources["vae"] = reconstruct(pipe.vae, drawn)
+    read = {name: _read_clips(scenes, videos, borders) for name, videos in sources.items()}
     asked = [{"prompt": p, "seed": s, "frames": num_frames} for p, s in zip(prompts, seeds, strict=True)]
-    return [{"asked": asked[i]} | {name: made[i] for name, made in read.items()} for i in range(len(scenes))]
+    return [
+        {"asked": asked[i], "flicker of the drawn": temporal_flicker(drawn[i])}
+        | {name: made[i] for name, made in read.items()}
+        for i in range(len(scenes))
+    ]
 
 
-def _read_clips(scenes: Sequence[Scene], videos: Tensor) -> list[Record]:
+def _read_clips(scenes: Sequence[Scene], videos: Tensor, borders: Collection[int] = ()) -> list[Record]:
     """Which attributes of each video (B, 3, F, 64, 64) are as its caption says; None where the caption does not ask."""
     last = videos.shape[2] - 1
     whole = read_batch(videos) if last < SHORT else None  # the motion of a long video is read in its windows
@@ -173,6 +187,7 @@ def _read_clips(scenes: Sequence[Scene], videos: Tensor) -> list[Record]:
             "background drift at the end": background_drift(video, last),
             "sprite still there": bool(tail.present[-1]),
             "flicker": temporal_flicker(video),
+            "step over a seam, as a multiple of others": seam_ratio(video, borders),
             "motion seen in frames 0-15": head.motion,
             "motion seen in the last 16": tail.motion,
         }
@@ -186,6 +201,25 @@ def _read_clips(scenes: Sequence[Scene], videos: Tensor) -> list[Record]:
             record |= {"motion seen": seen.motion}
         records.append(record)
     return records
+
+
+def seam_ratio(video: Tensor, borders: Collection[int]) -> float | None:
+    r"""The mean step over the borders of a video's chunks as a multiple of the mean step inside of chunks.
+
+    .. math:: \operatorname{mean}_{b} J_b \,/\, \max(\operatorname{mean}_{i \text{ no border}} J_i,\; 0.25)
+
+    J_i is the mean absolute difference of frames i - 1 and i on the 0-255 scale. None for a video of one chunk, or if
+    every frame is a chunk.
+
+    Args:
+        video: (3, F, H, W) in [0, 1].
+        borders: First frames of chunks; 0 is none.
+    """
+    steps = video.diff(dim=1).abs().mean((0, 2, 3)) * 255
+    joins = torch.tensor([frame in set(borders) for frame in range(1, video.shape[1])], dtype=torch.bool)
+    if joins.all() or not joins.any():
+        return None
+    return steps[joins].mean().item() / max(steps[~joins].mean().item(), LEAST_STEP)
 
 
 def _seen(sprite: SpriteReading) -> bool:
@@ -222,4 +256,14 @@ def _figures(records: Sequence[Record], num_frames: int, scenes: Sequence[Scene]
     for name in ("background drift at 16", "background drift at the end"):
         figures[name] = mean(records, name, bar=bars.get(name), chance=unrelated, unit="/255")
     figures["flicker"] = mean(records, "flicker", unit="/255")
+    usual = sum(record["flicker of the drawn"] for record in records) / len(records)
+    name = "flicker, as a multiple of drawn videos"
+    for record in records:
+        for source in ("made", "drawn", "vae"):
+            if source in record:
+                record[source][name] = record[source]["flicker"] / max(usual, LEAST_STEP)
+    figures[name] = mean(records, name, bar=bars.get(name))
+    name = "step over a seam, as a multiple of others"
+    if any(record["made"][name] is not None for record in records):
+        figures[name] = mean(records, name, bar=bars.get(name))
     return {f"{num_frames} frames: {name}": figure for name, figure in figures.items()}

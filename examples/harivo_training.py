@@ -1,7 +1,8 @@
 """What the HARIVO notebook trains on the frozen image model: a LoRA of a style, and a ControlNet that follows sketches.
 
 Nothing here knows of videos. Both see single frames of the built-in world, as their makers would train them on photos,
-and are afterwards used on videos. A LoRA takes about a minute on one core, the ControlNet about four.
+and are afterwards used on videos. The LoRA takes about a minute and a half on one core, the ControlNet about
+three minutes.
 """
 
 import copy

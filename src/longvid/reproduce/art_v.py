@@ -58,8 +58,8 @@ NOISE_AUGMENTATION = Experiment(
         " and 550 lie beyond it. The mean of its training range, which the paper's 200 corresponds to, is 100: that"
         " comparison is our reading of the claim.",
         "The recommended level 30 was chosen on other prompts.",
-        "A first look at 16 prompts with 20 frames and levels up to 200 showed every attribute right at every level, and no"
-        " drift beyond that of the autoencoder: too short to tell levels apart. Hence the 40 frames.",
+        "A first look at 16 prompts, one seed, 20 frames and the levels 0, 30, 100 and 200 showed each attribute right in 94 to"
+        " 100 % of the videos: too short to tell levels apart. Hence the 40 frames.",
     ),
 )
 

@@ -93,6 +93,7 @@ def assemble(base: Any, networks: HARIVONetworks, settings: HARIVOSettings) -> H
         frame_tokens=networks.frame_tokens,
         window_size=settings.num_frames,
         overlap=settings.num_frames // 3,
+        continuing_tokens="empty" if settings.distillation.num_steps else "own",
         call_defaults=dict(settings.call_defaults) or None,
     )
 

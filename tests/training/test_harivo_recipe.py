@@ -30,7 +30,14 @@ ROWS |= {"tokens": (True, True, True), "mitigating": (True, True, True)}
 
 
 def recipe_of(*words, config=None) -> HARIVORecipe:
-    small = [f"num_frames={FRAMES}", "batch_size=2", "dc.queue_size=8", "reg.num_frames=2", "networks.motion_heads=2"]
+    small = [
+        f"num_frames={FRAMES}",
+        "batch_size=2",
+        "dc.queue_size=8",
+        "reg.num_frames=2",
+        "networks.motion_heads=2",
+    ]
+    small += [] if config else ["dc.weight=0.1"]
     file = find_config(config) if config else None
     return merge_settings(HARIVOSettings, file=file, overrides=[*small, *words])
 

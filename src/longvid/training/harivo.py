@@ -71,7 +71,7 @@ class HARIVORecipe:
 
     networks: NetworkOptions = field(default_factory=lambda: NetworkOptions(motion_heads=4))
     trs: AttentionLossOptions = field(default_factory=AttentionLossOptions)
-    dc: ContrastiveOptions = field(default_factory=ContrastiveOptions)
+    dc: ContrastiveOptions = field(default_factory=lambda: ContrastiveOptions(weight=0.0))
     reg: RegularisationOptions = field(default_factory=lambda: RegularisationOptions(num_frames=4))
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
     distillation: DistillationOptions = field(default_factory=DistillationOptions)
@@ -87,7 +87,7 @@ class HARIVORecipe:
     motions: tuple[str, ...] = MOTIONS
     crossing: bool = True
     batch_size: int = 4
-    num_steps: int = 3000
+    num_steps: int = 4000
     seed: int = 0
     optimizer: OptimizerOptions = field(
         default_factory=lambda: OptimizerOptions(learning_rate=1e-3, lr_schedule="cosine", warmup_steps=100)

@@ -256,14 +256,19 @@ def _figures(records: Sequence[Record], num_frames: int, scenes: Sequence[Scene]
     for name in ("background drift at 16", "background drift at the end"):
         figures[name] = mean(records, name, bar=bars.get(name), chance=unrelated, unit="/255")
     figures["flicker"] = mean(records, "flicker", unit="/255")
-    usual = sum(record["flicker of the drawn"] for record in records) / len(records)
     name = "flicker, as a multiple of drawn videos"
-    for record in records:
-        for source in ("made", "drawn", "vae"):
-            if source in record:
-                record[source][name] = record[source]["flicker"] / max(usual, LEAST_STEP)
-    figures[name] = mean(records, name, bar=bars.get(name))
+    figures[name] = mean(_relative_flicker(records, name), name, bar=bars.get(name))
     name = "step over a seam, as a multiple of others"
     if any(record["made"][name] is not None for record in records):
         figures[name] = mean(records, name, bar=bars.get(name))
     return {f"{num_frames} frames: {name}": figure for name, figure in figures.items()}
+
+
+def _relative_flicker(records: Sequence[Record], name: str) -> list[Record]:
+    """The flicker of each video as a multiple of what the drawn videos of all prompts have on average."""
+    usual = max(sum(record["flicker of the drawn"] for record in records) / len(records), LEAST_STEP)
+    sources = [[source for source in ("made", "drawn", "vae") if source in record] for record in records]
+    return [
+        {source: {name: record[source]["flicker"] / usual} for source in present}
+        for record, present in zip(records, sources, strict=True)
+    ]

@@ -228,6 +228,7 @@ class ARTVPipeline(LongVideoPipeline):
             weights=partial(self._weights, request),
             batched=bool(request.batched_guidance),
             masks=extras.setdefault("masks", []) if request.output_masks else None,
+            processes=self.processes,
         )
 
     def next_context(

@@ -111,11 +111,13 @@ class LongVideoPipeline(TextPipeline):
 
     def generate(self, request: VideoRequest, *, keys: tuple[int, ...] | None = None) -> Iterator[VideoChunk]:
         """Check a request and start its stream; the keys of its noise are drawn here, unless they are known."""
-        request = self.check_inputs(request)
-        if keys is None:
-            keys = draw_keys(request.generator) if request.resume is None else request.resume.keys
+        with self.processes.session():
+            request = self.check_inputs(request)
+            if keys is None:
+                resume, generator = request.resume, request.generator
+                keys = self.processes.from_main(lambda: draw_keys(generator) if resume is None else resume.keys)
         self._interrupt, self._device = False, self._execution_device
-        return self._windows(request, keys)
+        return self.processes.in_session(self._windows(request, keys))
 
     def generate_to(self, run_dir: str | os.PathLike[str], *args: Any, **options: Any) -> Any:
         """Make a video in a run folder, which holds the video, its manifest and all that is needed to go on.

@@ -10,6 +10,7 @@ from torch import Tensor
 from longvid.modules.conditional_attention import FrameConditioning
 from longvid.modules.unet import VideoUNet
 from longvid.samplers.guidance import guided
+from longvid.samplers.processes import ALONE, Processes
 
 Branches = Sequence[Mapping[str, Any]]
 
@@ -29,6 +30,7 @@ class ChunkPredictor:
         branches: See `chunk_branches`.
         weights: Gives :math:`(w_t, w_a)`, read again at every evaluation.
         batched: Whether the branches are evaluated in one batch.
+        processes: Who evaluates them.
 
     Shapes:
         sample (B, C, F, h, w), timestep () -> (B, C, F, h, w).
@@ -42,15 +44,18 @@ class ChunkPredictor:
         branches: Branches,
         weights: Callable[[], tuple[float, float]],
         batched: bool = True,
+        processes: Processes = ALONE,
     ):
-        self.unet, self.cam, self.branches, self.weights, self.batched = unet, cam, branches, weights, batched
+        self.unet, self.cam, self.branches, self.weights = unet, cam, branches, weights
+        self.batched, self.processes = batched, processes
         self.dtype = unet.dtype  # a search through all parts of the network: once per chunk
 
     def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Predict one chunk, guided, in the scheduler's kind of prediction."""
         text, anchor = self.weights()
         scales = [anchor - text, text - 1.0][: len(self.branches) - 1]
-        return guided(self.conditional, self.branches, scales, batched=self.batched)(sample, timestep)
+        how = {"batched": self.batched, "processes": self.processes}
+        return guided(self.conditional, self.branches, scales, **how)(sample, timestep)
 
     def conditional(self, sample: Tensor, timestep: Tensor, conditions: Mapping[str, Any]) -> Tensor:
         """Predict under one branch or several joined ones, (n B, C, F, h, w), in the networks' dtype inside."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from longvid.modules.mapping_network import MappingNetwork
 from longvid.samplers.guidance import Scale, guided, scale_at
+from longvid.samplers.processes import ALONE, Processes
 from longvid.video.layout import fold_frames
 
 Branches = Sequence[Mapping[str, Any]]
@@ -86,6 +87,7 @@ class ClipPredictor:
         weight: Gives w - 1, read again at every evaluation.
         batched: Whether the branches are evaluated in one batch.
         control: The ControlNet, where the clip has pictures for it.
+        processes: Who evaluates the branches.
 
     Shapes:
         sample (B, C, F, h, w), timestep () -> (B, C, F, h, w).
@@ -102,9 +104,10 @@ class ClipPredictor:
         weight: Callable[[], float],
         batched: bool = True,
         control: ClipControl | None = None,
+        processes: Processes = ALONE,
     ):
         self.unet, self.mapping_network, self.branches, self.weight = unet, mapping_network, branches, weight
-        self.batched, self.control = batched, control
+        self.batched, self.control, self.processes = batched, control, processes
         self.dtype = unet.dtype  # a search through all parts of the network: once per clip
 
     def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
@@ -113,7 +116,8 @@ class ClipPredictor:
         mapped = inner if self.mapping_network is None else self.mapping_network(inner)
         branches = [{**branch, "raw": inner} for branch in self.branches()]
         weights = [self.weight()] * (len(branches) - 1)
-        return guided(self.conditional, branches, weights, batched=self.batched)(mapped, timestep).to(sample.dtype)
+        how = {"batched": self.batched, "processes": self.processes}
+        return guided(self.conditional, branches, weights, **how)(mapped, timestep).to(sample.dtype)
 
     def conditional(self, sample: Tensor, timestep: Tensor, conditions: Mapping[str, Any]) -> Tensor:
         """Predict under one branch or several joined ones: mapped (n B, C, F, h, w) -> the same."""

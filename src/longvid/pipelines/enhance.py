@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from longvid.pipelines.checks import check_callback_tensors
 from longvid.pipelines.enhance_input import encoded_input, memory_for
+from longvid.pipelines.enhance_predictor import video_predictor
 from longvid.pipelines.enhance_request import EnhanceRequest, check_enhance, check_video_input
 from longvid.pipelines.frame_sizes import wanted_size
 from longvid.pipelines.inputs import open_video
@@ -23,9 +24,7 @@ from longvid.pipelines.seeding import draw_keys, window_generator
 from longvid.pipelines.step_checkpoint import NoCheckpoint, checkpoint_of
 from longvid.pipelines.text_pipeline import TextPipeline
 from longvid.samplers.frame_steps import FrameSteps
-from longvid.samplers.guidance import guided
 from longvid.samplers.guidance_schedule import can_guide
-from longvid.samplers.randomized_blending import blended
 from longvid.samplers.sdedit import history_option, sdedit_timesteps
 from longvid.video.codec import decode_video
 from longvid.video.host_memory import DEFAULT_LIMIT, fill_normal
@@ -79,6 +78,8 @@ class VideoEnhancerPipeline(TextPipeline):
         "batched_guidance": True,
         "host_memory_limit": DEFAULT_LIMIT,
     }
+
+    spread_work = ("chunks", "branches of the guidance, for a video of one chunk")
 
     stream = streams(EnhanceRequest, "EnhancedChunk")
     __call__ = collects(EnhanceRequest)
@@ -146,9 +147,11 @@ class VideoEnhancerPipeline(TextPipeline):
 
     def generate(self, request: EnhanceRequest) -> Iterator[EnhancedChunk]:
         """Check a request and start its stream; the keys of its noise are drawn here."""
-        request = self.check_inputs(request)
-        keys = draw_keys(request.generator)
-        return self._chunks(request, keys)
+        with self.processes.session():
+            request = self.check_inputs(request)
+            generator = request.generator
+            keys = self.processes.from_main(lambda: draw_keys(generator))
+        return self.processes.in_session(self._chunks(request, keys))
 
     def collect(self, request: EnhanceRequest) -> LongVideoPipelineOutput | tuple:
         """Make all frames of a request and package them; they are collected in host memory."""
@@ -174,9 +177,9 @@ class VideoEnhancerPipeline(TextPipeline):
             done = checkpoint.restore(latents, steps, generators)
             with self._bar("denoising", len(timesteps) * len(windows), "chunk") as bar:
                 bar.update(done * len(windows))
-                predict = _counted(self._replayed(self.predictor(conditions, request)), bar)
-                joint = {"cut": request.cut, "device": self._device, "empty": empty}
-                predict = blended(predict, windows, generators["cuts"], **joint)
+                predict = video_predictor(
+                    self, conditions, request, windows, generator=generators["cuts"], empty=empty, bar=bar
+                )
                 if not done:
                     latents = self.add_noise(latents, timesteps, request, keys, steps)
                 latents = self.denoise(
@@ -235,24 +238,6 @@ class VideoEnhancerPipeline(TextPipeline):
             noise = fill_normal(memory.empty(latents.shape), window_generator(keys, _NOISE))
         return steps.add_noise(latents, noise, timesteps[:1].repeat(len(latents)))
 
-    def predictor(self, conditions: Sequence[dict[str, Tensor]], request: EnhanceRequest) -> Predict:
-        """Give `predict(sample, timestep) -> prediction` for the frames of one chunk, (B, C, F, h, w), guided."""
-
-        def conditional(sample: Tensor, timestep: Any, condition: Any) -> Tensor:
-            text = condition["text"]
-            return self.unet(sample.to(text.dtype), timestep, text, return_dict=False)[0].to(sample.dtype)
-
-        def weight(_timestep: float) -> float:  # read anew at every call, as callbacks may change it
-            return self.guidance_scale - 1 if self.do_classifier_free_guidance else 0.0
-
-        return guided(
-            conditional,
-            conditions,
-            [weight] * (len(conditions) - 1),
-            batched=bool(request.batched_guidance),
-            rescale=request.guidance_rescale or 0.0,
-        )
-
     def denoise(
         self,
         predict: Predict,
@@ -289,12 +274,3 @@ class VideoEnhancerPipeline(TextPipeline):
     def _bar(self, what: str, total: int | None, unit: str) -> Any:
         own = {"desc": what, "total": total, "unit": unit}
         return tqdm(**{**getattr(self, "_progress_bar_config", {}), **own})
-
-
-def _counted(predict: Predict, bar: Any) -> Predict:
-    def counted(sample: Tensor, timestep: Any) -> Tensor:
-        prediction = predict(sample, timestep)
-        bar.update()
-        return prediction
-
-    return counted

@@ -14,6 +14,7 @@ from longvid.modules.masked_diffusion import MaskedDiffusionModel
 from longvid.modules.reference_conditions import EncodedConditions, ReferenceConditions
 from longvid.samplers.guidance import guided
 from longvid.samplers.prediction import alpha_bar, from_epsilon
+from longvid.samplers.processes import ALONE, Processes
 
 Branches = list[dict[str, Tensor]]
 
@@ -35,6 +36,7 @@ class FramePredictor:
         weights: Gives :math:`(w_r, w_a, w_t)`, read again at every evaluation.
         batched: Whether the branches are evaluated in one batch.
         masks: A list that gets the full branch's mask of every evaluation, (B, 1, h, w), if there is one.
+        processes: Who evaluates the branches.
 
     Shapes:
         sample (B, C, 1, h, w), timestep () -> (B, C, 1, h, w).
@@ -49,9 +51,10 @@ class FramePredictor:
         weights: Callable[[], Sequence[float]],
         batched: bool = True,
         masks: list[Tensor] | None = None,
+        processes: Processes = ALONE,
     ):
         self.model, self.scheduler, self.branches, self.weights = model, scheduler, branches, weights
-        self.batched, self.masks = batched, masks
+        self.batched, self.masks, self.processes = batched, masks, processes
 
     def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Predict one frame's noise, guided, in the scheduler's own kind of prediction."""
@@ -59,9 +62,10 @@ class FramePredictor:
         weights = list(self.weights())[: len(branches) - 1]
         frame = rearrange(sample, "b c 1 h w -> b c h w")
         masks: list[Tensor] = []
-        noise = guided(partial(self.conditional, masks=masks), branches, weights, batched=self.batched)(frame, timestep)
-        if self.masks is not None and masks:
-            self.masks.append(masks[0][: frame.shape[0]].float())  # the full branch comes first
+        how = {"batched": self.batched, "processes": self.processes}
+        noise = guided(partial(self.conditional, masks=masks), branches, weights, **how)(frame, timestep)
+        if self.masks is not None and self.model.mask_network is not None:
+            self.masks.extend(self.processes.spread([lambda: masks[0][: frame.shape[0]].float()]))  # of the full branch
         prediction = from_epsilon(noise, frame, timestep, self.scheduler)
         return rearrange(prediction, "b c h w -> b c 1 h w")
 

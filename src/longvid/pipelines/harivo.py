@@ -31,6 +31,7 @@ from longvid.pipelines.window_frames import WindowFrames
 from longvid.pipelines.window_noise import noise_before
 from longvid.pipelines.window_strategies import Joining
 from longvid.samplers.mitigating_gradient import mitigated
+from longvid.samplers.processes import ALONE, Processes
 from longvid.video.host_memory import DEFAULT_LIMIT
 from longvid.video.state import StreamState
 from longvid.video.windows import Window
@@ -87,6 +88,8 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         "batched_guidance": True,
         "host_memory_limit": DEFAULT_LIMIT,
     }
+
+    spread_work = ("branches of the guidance", 'windows of the strategy "joint"')
 
     stream = streams(HARIVORequest)
     __call__ = collects(HARIVORequest)
@@ -212,7 +215,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
         if window.overlap:
             known, noise = state.context["latents"].to(self._device), self._noise_before(window, request, state.keys)
         joining = Joining(
-            clip=lambda part: self._replayed(self.clip(part, conditions=conditions)),
+            clip=lambda part, who=ALONE: self._replayed(self.clip(part, conditions=conditions, processes=who)),
             mitigate=partial(
                 mitigated,
                 scheduler=self.scheduler,
@@ -227,6 +230,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
             known=known,
             noise=noise,
             place=self.place(request),
+            processes=self.processes,
         )
         return request.windows.predictor(window, joining)
 
@@ -262,7 +266,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
 
     # --- inside a window ---------------------------------------------------------------------------------------------
 
-    def clip(self, window: Window, *, conditions: HARIVOConditions) -> ClipPredictor:
+    def clip(self, window: Window, *, conditions: HARIVOConditions, processes: Processes = ALONE) -> ClipPredictor:
         """The guided prediction for the frames of one window, which is what training trains."""
         request, control, pictures = conditions.request, None, None
         if request.control is not None:
@@ -275,6 +279,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
             weight=lambda: self.guidance_scale - 1 if self.do_classifier_free_guidance else 0.0,
             batched=bool(request.batched_guidance),
             control=control,
+            processes=processes,
         )
 
     def _control(self, request: HARIVORequest, frames: list[int]) -> ClipControl:

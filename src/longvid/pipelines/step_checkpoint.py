@@ -104,11 +104,22 @@ class StepCheckpoint(NoCheckpoint):
         self.path.unlink(missing_ok=True)
 
 
+class FollowedCheckpoint(StepCheckpoint):
+    """One that another process writes: it is gone on with, and left as it is."""
+
+    def save(self, done: int, latents: Tensor, steps: FrameSteps, generators: Mapping[str, Any]) -> None:
+        """The other process keeps the same."""
+
+    def remove(self) -> None:
+        """The other process deletes it."""
+
+
 def checkpoint_of(request: Any, keys: tuple[int, ...], latents: Tensor, pipe: Any) -> NoCheckpoint:
     """What a request keeps; see `facts_of`."""
     if request.checkpoint is None:
         return NoCheckpoint()
-    return StepCheckpoint(Path(request.checkpoint), facts_of(request, keys, latents, pipe))
+    kind = StepCheckpoint if pipe.processes.is_main else FollowedCheckpoint
+    return kind(Path(request.checkpoint), facts_of(request, keys, latents, pipe))
 
 
 def facts_of(request: Any, keys: tuple[int, ...], latents: Tensor, pipe: Any) -> dict[str, str]:

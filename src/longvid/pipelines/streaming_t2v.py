@@ -208,6 +208,7 @@ class StreamingT2VPipeline(LongVideoPipeline):
             branches=chunk_branches(conditions.text[segment], null_text, frames, contexts),
             weights=lambda: self._weights(request),
             batched=bool(request.batched_guidance),
+            processes=self.processes,
         )
 
     def next_context(

@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from longvid.pipelines.distribution import Distribution, distributed
 from longvid.pipelines.loading import LoadablePipeline
 from longvid.pipelines.optimization import Optimization, optimized, replayed
 from longvid.pipelines.prompts import encode_text
 from longvid.pipelines.request import VideoRequest
 from longvid.pipelines.vocabulary import unknown_words
 from longvid.samplers.guidance_schedule import GuidanceScale, can_guide
+from longvid.samplers.processes import ALONE, Processes
 
 
 class TextPipeline(LoadablePipeline):
@@ -31,6 +33,9 @@ class TextPipeline(LoadablePipeline):
     _fingerprint: tuple[Any, dict[str, str]] | None = None
     optimization: Optimization | None = None
     """What `optimize` did last."""
+    processes: Processes = ALONE
+    """Who evaluates the networks; see `distribute`."""
+    spread_work: ClassVar[tuple[str, ...]] = ("branches of the guidance",)
 
     def optimize(self, level: str = "exact", *, backend: str = "inductor", fullgraph: bool = False) -> Optimization:
         """Make the pipeline faster; call it when the pipeline is on its device and complete (LoRA, processors).
@@ -51,6 +56,27 @@ class TextPipeline(LoadablePipeline):
         """
         self.optimization = optimized(self, level, backend=backend, fullgraph=fullgraph)
         return self.optimization
+
+    def distribute(self, processes: Processes | None = None) -> Distribution:
+        """Make videos together with the other processes that `accelerate launch` or torchrun started.
+
+        All processes make the same calls, with equal arguments; all get the same video, bit for bit. Where the branches
+        of the guidance are spread, it is that of one process with `batched_guidance=False`. Without a generator, the
+        main process draws the seed for all. What fails in one process fails in all, with `ProcessFailed` in the others.
+
+        Args:
+            processes: Another group, such as that of another pipeline; None takes the processes that were launched
+                together, and moves the pipeline to the device of this one, unless it is offloaded.
+
+        Returns:
+            What is spread and what is not; nothing for one process, which works as without this call.
+
+        Raises:
+            ValueError: if the pipeline is on another device than its process.
+        """
+        done = distributed(self, processes)
+        self.processes = done.processes
+        return done
 
     def encode_prompt(
         self,

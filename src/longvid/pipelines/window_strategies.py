@@ -13,6 +13,7 @@ from torch import Tensor
 from longvid.pipelines.latent_places import OnDevice
 from longvid.samplers.continuing import continued
 from longvid.samplers.guidance import Predict
+from longvid.samplers.processes import ALONE, Processes, windows_or_branches
 from longvid.samplers.randomized_blending import Cut, blended, paper_cut
 from longvid.video.windows import Window, fit_windows, plan_windows
 
@@ -24,7 +25,8 @@ class Joining:
     """What a strategy joins the predictions of windows with.
 
     Attributes:
-        clip: Gives the predictor of the frames of one window.
+        clip: Gives the predictor of the frames of one window; as a second argument it takes the processes that share
+            the branches of its guidance.
         mitigate: Wraps a predictor in mitigating gradient sampling.
         size: Frames per window.
         overlap: Frames that neighbours share.
@@ -33,9 +35,10 @@ class Joining:
         known: Clean latents of the frames that the window begins with, or None.
         noise: The noise that those were made from.
         place: Where what is denoised together lies.
+        processes: Who evaluates the networks.
     """
 
-    clip: Callable[[Window], Predict]
+    clip: Callable[..., Predict]
     mitigate: Callable[[Predict], Predict]
     size: int
     overlap: int
@@ -44,6 +47,7 @@ class Joining:
     known: Tensor | None = None
     noise: Tensor | None = None
     place: OnDevice | None = None
+    processes: Processes = ALONE
 
 
 class WindowStrategy(ABC):
@@ -84,7 +88,7 @@ class Streamed(WindowStrategy):
 
     def predictor(self, window: Window, joining: Joining) -> Predict:
         """The window's own predictor, continuing what is known."""
-        predict = joining.clip(window)
+        predict = joining.clip(window, joining.processes)
         if joining.known is not None and joining.noise is not None:
             predict = continued(
                 predict, joining.known, joining.noise, joining.scheduler, joining.generator, cut=self.cut
@@ -127,12 +131,13 @@ class Joint(WindowStrategy):
         """The predictors of all windows, blended."""
         size = min(joining.size, window.stop)
         windows = fit_windows(window.stop, size, min(joining.overlap, size - 1))
-        clips = [joining.clip(part) for part in windows]
+        across, within = windows_or_branches(joining.processes, len(windows))
+        clips = [joining.clip(part, within) for part in windows]
         if self.mg_scope == "window":
             clips = [joining.mitigate(clip) for clip in clips]
         place = joining.place
         device, empty = (None, None) if place is None else (place.device, place.empty)
-        predict = blended(clips, windows, joining.generator, cut=self.cut, device=device, empty=empty)
+        predict = blended(clips, windows, joining.generator, cut=self.cut, device=device, empty=empty, processes=across)
         return joining.mitigate(predict) if self.mg_scope == "video" else predict
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from longvid.pipelines.distribution import check_alone
 from longvid.pipelines.seeding import draw_keys, keys_of_seed
 from longvid.runs.environment import environment
 from longvid.runs.folder import RunFolder, digest_of
@@ -85,6 +86,7 @@ def check_request(pipe: Any, request: Any, options: RunOptions) -> tuple[dict[st
     """
     if request.num_frames == math.inf:
         raise ValueError("num_frames must be a whole number: a run has a last frame")
+    check_alone(pipe)
     plain, tensors = pack(request)
     checked = pipe.check_inputs(unpack(type(request), plain, tensors))
     plain = settle(plain, checked)

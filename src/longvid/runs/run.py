@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from longvid.pipelines.distribution import check_alone
 from longvid.runs.environment import differences, environment
 from longvid.runs.folder import RunFolder, check_file
 from longvid.runs.inputs import MAX_BYTES, lengthened, load_inputs, unpack
@@ -221,6 +222,7 @@ class Run:
         watcher: RunWatcher,
         manifest: Manifest | None = None,
     ) -> Maker:
+        check_alone(pipe)
         manifest = manifest or self.manifest
         if manifest.model["class"] != type(pipe).__name__:
             raise ValueError(f"{self.path} was made with a {manifest.model['class']}; got a {type(pipe).__name__}")

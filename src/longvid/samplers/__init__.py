@@ -7,12 +7,16 @@ from .guidance_schedule import GuidanceSchedule
 from .mitigating_gradient import mitigated, mitigating_gradient
 from .noise_augmentation import augment
 from .prediction import add_noise, alpha_bar, from_epsilon, from_x0, to_epsilon, to_x0
+from .processes import LaunchedProcesses, Processes, ProcessFailed
 from .randomized_blending import blended, paper_cut, released_cut
 from .sdedit import history_option, sdedit_timesteps
 
 __all__ = [
     "DPMPP2SAncestralScheduler",
     "GuidanceSchedule",
+    "LaunchedProcesses",
+    "ProcessFailed",
+    "Processes",
     "add_noise",
     "alpha_bar",
     "augment",

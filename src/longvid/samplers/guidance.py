@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 
 from .prediction import math_dtype
+from .processes import ALONE, Processes
 
 Conditions: TypeAlias = Mapping[str, Any]
 Predict: TypeAlias = Callable[[torch.Tensor, Any], torch.Tensor]
@@ -22,6 +24,7 @@ def guided(
     *,
     batched: bool = True,
     rescale: float = 0.0,
+    processes: Processes = ALONE,
 ) -> Predict:
     r"""Push the prediction away from what it would be without each condition.
 
@@ -43,6 +46,9 @@ def guided(
             which needs less memory. Branches that cannot share a call (None beside a tensor, text of other lengths) get
             calls of their own. The result is the same up to rounding.
         rescale: Share in [0, 1] of the result whose standard deviation is set back to that of the full branch.
+        processes: Who evaluates the branches. Several processes take turns, one branch at a time whatever `batched`
+            says, and all end with the bits that one process has without `batched`. Of n branches with predictions of
+            b bytes, n (P - 1) b bytes travel per call.
     Shapes:
         sample (B, ...) and timestep () or (B,) -> prediction (B, ...), dtype of what `predict` returns.
 
@@ -57,7 +63,11 @@ def guided(
 
     def guided_predict(sample: torch.Tensor, timestep: Any) -> torch.Tensor:
         branches, weights = _distinct(full, dropped, [scale_at(scale, timestep) for scale in scales])
-        prediction, *others = _evaluate(predict, sample, timestep, branches, batched)
+        if processes.count > 1 or not batched:
+            calls = [partial(predict, sample, timestep, branch) for branch in branches]
+            prediction, *others = processes.spread(calls)
+        else:
+            prediction, *others = _evaluate(predict, sample, timestep, branches)
         if not others:
             return prediction
         reference = prediction.to(math_dtype(prediction))
@@ -145,11 +155,9 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _evaluate(
-    predict: ConditionalPredict, sample: torch.Tensor, timestep: Any, branches: Sequence[Conditions], batched: bool
+    predict: ConditionalPredict, sample: torch.Tensor, timestep: Any, branches: Sequence[Conditions]
 ) -> list[torch.Tensor]:
-    """Return one prediction per branch, from as few calls as `batched` and the shapes of the conditions allow."""
-    if not batched:
-        return [predict(sample, timestep, branch) for branch in branches]
+    """Return one prediction per branch, from as few calls as the shapes of the conditions allow."""
     batch = sample.shape[0]
     groups: dict[Any, list[int]] = {}
     for index, branch in enumerate(branches):

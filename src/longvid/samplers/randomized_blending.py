@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 
 from longvid.video.windows import Window
+
+from .processes import ALONE, Processes
 
 Predict: TypeAlias = Callable[[torch.Tensor, Any], torch.Tensor]
 Cut: TypeAlias = Callable[[int, torch.Generator | None], int]
@@ -50,6 +53,7 @@ def blended(
     cut: Cut = paper_cut,
     device: torch.device | str | None = None,
     empty: Empty | None = None,
+    processes: Processes = ALONE,
 ) -> Predict:
     r"""Predict overlapping windows of a video one by one and join neighbours at a random frame of their overlap.
 
@@ -75,6 +79,11 @@ def blended(
             video may lie in host memory with one window at a time on a GPU. None moves nothing.
         empty: `empty(shape, dtype)` gives the tensor that the prediction of the whole video is put into, on the device
             of the sample; by default an ordinary one.
+        processes: Who predicts the windows. Several processes take turns, draw the same cuts from equal generators, and
+            all end with the bits that one has. Every process needs the whole prediction, as each makes the step of the
+            scheduler; frames that a cut leaves to the neighbour do not travel. Of N frames with predictions of b bytes
+            each, N (P - 1) b bytes travel per call (for a batch with cuts of its own for each video, up to all
+            overlaps more).
 
     Shapes:
         sample (B, C, N, h, w) with N = `windows[-1].stop`, timestep () or (B,) -> prediction (B, C', N, h, w), in the
@@ -98,21 +107,39 @@ def blended(
         generators = per_video(generator, sample.shape[0])
         if device is not None and torch.is_tensor(timestep):
             timestep = timestep.to(device)
-        whole = None
-        for window, predict_window in zip(windows, predictors, strict=True):
-            part = sample[:, :, window.frames]
-            part = predict_window(part if device is None else part.to(device), timestep)
+        cuts = [[checked_cut(cut, window.overlap, each) for each in generators] for window in windows]
+        kept = _kept(windows, cuts)
+
+        def part_of(number: int) -> torch.Tensor:
+            window, part = windows[number], sample[:, :, windows[number].frames]
+            part = predictors[number](part if device is None else part.to(device), timestep)
             if part.ndim != 5 or part.shape[2] != window.stop - window.start:
                 raise ValueError(f"expected {window.stop - window.start} predicted frames; got shape {_shape(part)}")
+            return part[:, :, kept[number].start - window.start : kept[number].stop - window.start]
+
+        whole = None
+        parts = processes.spread([partial(part_of, number) for number in range(len(windows))])
+        for window, frames, firsts, part in zip(windows, kept, cuts, parts, strict=True):
             whole = _empty_video(part, num_frames, sample.device, empty) if whole is None else whole
-            for index, each in enumerate(generators):
+            for index, first in enumerate(firsts):
                 rows = slice(index, index + 1) if len(generators) > 1 else slice(None)
-                first = checked_cut(cut, window.overlap, each)
-                whole[rows, :, window.start + first : window.stop] = part[rows, :, first:]
+                begin = min(window.start + first, frames.stop)
+                whole[rows, :, begin : frames.stop] = part[rows, :, begin - frames.start :]
         assert whole is not None  # there is at least one window
         return whole
 
     return predict_video
+
+
+def _kept(windows: Sequence[Window], cuts: Sequence[Sequence[int]]) -> list[slice]:
+    """Frames of the video that each window's prediction is used for, in any video of the batch."""
+    kept = []
+    for number, window in enumerate(windows):
+        first, stop = window.start + min(cuts[number]), window.stop
+        if number + 1 < len(windows):
+            stop = min(stop, windows[number + 1].start + max(cuts[number + 1]))
+        kept.append(slice(first, max(first, stop)))
+    return kept
 
 
 def _empty_video(part: torch.Tensor, num_frames: int, device: torch.device, empty: Empty | None) -> torch.Tensor:

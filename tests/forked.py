@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-LIMIT = 60.0
+LIMIT = 300.0
 
 
 def in_processes(count: int, folder: Any, work: Callable[[], Any]) -> list[Any]:

@@ -66,9 +66,9 @@ def distributed(pipe: Any, processes: Processes | None) -> Distribution:
             f"process {processes.index} works on {own}; expected the pipeline there, or a device named in "
             f"enable_model_cpu_offload; got it on {here}"
         )
-    return Distribution(
-        processes, str(own), pipe.spread_work, ("text, noise, scheduler, encoding and decoding of frames",)
-    )
+    name = own.type if own.type == "cpu" else str(own)
+    alike = "text, noise, scheduler, encoding and decoding of frames"
+    return Distribution(processes, name, pipe.spread_work, (alike,))
 
 
 def _launched(pipe: Any) -> Processes:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from longvid.cli.generate_options import DTYPES
 from longvid.cli.interrupts import Interrupts
-from longvid.cli.job import DEFAULT_FPS, Job
-from longvid.cli.output_paths import check_outputs, free_name
+from longvid.cli.job import DEFAULT_FPS, Job, report
+from longvid.cli.load import num_launched
+from longvid.cli.output_paths import OutputPaths, check_outputs, free_name
 from longvid.cli.parser import Parser, at_least, guidance, one_of
 from longvid.cli.request import OutputSettings, SchedulerSettings
 
@@ -184,6 +185,23 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
         parser.error("expected --prompt, what the video shows")
     if arguments.model is None:
         parser.error("expected --model, the folder or hub id of a text-to-video model; none comes with longvid yet")
+    if num_launched() > 1:
+        from longvid.cli.together import make_together
+
+        return make_together(partial(_prepare, arguments), EnhanceJob, arguments, device=arguments.device)
+    settings, paths, image, earlier = _prepare(arguments)
+    with Interrupts() as interrupts:
+        job = EnhanceJob(
+            settings, paths, interrupts, command=arguments.command, quiet=arguments.quiet, debug=arguments.debug
+        )
+        job.load(image, earlier)
+        code = job.make()
+    report(job, arguments)
+    return code
+
+
+def _prepare(arguments: argparse.Namespace) -> tuple[EnhanceSettings, OutputPaths, None, None]:
+    """Check all that can be checked without the model; there is no first frame and no earlier record."""
     from longvid.pipelines.sources import local_source
     from longvid.video.io import read_video
 
@@ -194,17 +212,7 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
         raise ValueError(f"--output: {str(paths.video)!r} is the video itself; choose another name")
     local_source(settings.model)
     settings.output.fps = settings.output.fps or source.fps or DEFAULT_FPS
-    with Interrupts() as interrupts:
-        job = EnhanceJob(
-            settings, paths, interrupts, command=arguments.command, quiet=arguments.quiet, debug=arguments.debug
-        )
-        job.load(None, None)
-        code = job.make()
-    if arguments.json:
-        print(json.dumps(job.record.values, indent=2, ensure_ascii=False))
-    elif not arguments.quiet:
-        print(job.summary())
-    return code
+    return settings, paths, None, None
 
 
 def _read_settings(arguments: argparse.Namespace) -> EnhanceSettings:

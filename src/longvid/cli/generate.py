@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from longvid.cli.generate_options import make_parser, option_values
 from longvid.cli.interrupts import Interrupts
-from longvid.cli.job import Job
-from longvid.cli.output_paths import check_outputs, free_name
+from longvid.cli.job import Job, report
+from longvid.cli.load import num_launched
+from longvid.cli.output_paths import OutputPaths, check_outputs, free_name
 from longvid.cli.parser import Parser
 from longvid.cli.request import GenerateSettings, read_record
 from longvid.cli.run_options import RUN_OPTIONS
 from longvid.cli.settings import merge_settings, split_overrides
 
 __all__ = ["make_parser", "run"]
+
+Prepared: TypeAlias = tuple[GenerateSettings, OutputPaths | None, Any, dict[str, Any] | None]
 
 
 def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -28,32 +31,43 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
         from longvid.cli.many_runs import make_all
 
         return make_all(arguments, read_settings(arguments, [*arguments.words, *rest]))
-    settings = settle(read_settings(arguments, [*arguments.words, *rest]))
-    if not settings.prompt:
-        parser.error('expected a prompt, such as "a red circle moving right"')
-    in_folder = arguments.run_dir is not None
-    if any(getattr(arguments, name) not in (None, False) for name in RUN_OPTIONS):
-        from longvid.cli.run_job import RunJob, check_generate_arguments
+    settings = read_settings(arguments, [*arguments.words, *rest])
+    prepare = partial(_prepare, parser, arguments, settings)
+    if num_launched() > 1:
+        from longvid.cli.together import make_together
 
-        check_generate_arguments(arguments, settings.output)
-    paths = None if in_folder else check_outputs(settings.output)
-    settings.call_arguments()
-    image = open_image(settings.image)
-    check_sources(settings)
-    earlier = read_record(arguments.from_json) if arguments.from_json else None
+        return make_together(prepare, Job, arguments, device=settings.device)
+    settings, paths, image, earlier = prepare()
     with Interrupts() as interrupts:
         if paths is None:
+            from longvid.cli.run_job import RunJob
+
             run_job = RunJob(settings, arguments, interrupts)
             run_job.load(image, None)
             return run_job.make()
         job = Job(settings, paths, interrupts, command=arguments.command, quiet=arguments.quiet, debug=arguments.debug)
         job.load(image, earlier)
         code = job.make()
-    if arguments.json:
-        print(json.dumps(job.record.values, indent=2, ensure_ascii=False))
-    elif not arguments.quiet:
-        print(job.summary())
+    report(job, arguments)
     return code
+
+
+def _prepare(parser: Parser, arguments: argparse.Namespace, settings: GenerateSettings) -> Prepared:
+    """Check all that can be checked without the model; there are no paths for a run in a folder."""
+    settings = settle(settings)
+    if not settings.prompt:
+        parser.error('expected a prompt, such as "a red circle moving right"')
+    in_folder = arguments.run_dir is not None
+    if any(getattr(arguments, name) not in (None, False) for name in RUN_OPTIONS):
+        from longvid.cli.run_job import check_generate_arguments, check_one_process
+
+        check_generate_arguments(arguments, settings.output)
+        check_one_process()
+    paths = None if in_folder else check_outputs(settings.output)
+    settings.call_arguments()
+    image = open_image(settings.image)
+    check_sources(settings)
+    return settings, paths, image, read_record(arguments.from_json) if arguments.from_json else None
 
 
 def read_settings(arguments: argparse.Namespace, words: Sequence[str]) -> GenerateSettings:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,9 +42,10 @@ class Job:
         command: str,
         quiet: bool,
         debug: bool,
+        on_load: Callable[[Any], None] | None = None,
     ):
         self.settings, self.paths, self.interrupts = settings, paths, interrupts
-        self.command, self.quiet, self.debug = command, quiet, debug
+        self.command, self.quiet, self.debug, self.on_load = command, quiet, debug, on_load
         self.started = time.perf_counter()
         self.timing: dict[str, float | None] = {}
         self.num_frames = 0
@@ -54,14 +58,11 @@ class Job:
             earlier: The record of the run that is made again, to compare the models.
         """
         settings = self.settings
-        say(f"loading {settings.model} ...", quiet=self.quiet)
-        if not self.debug:
-            quiet_libraries()
         self.fps = DEFAULT_FPS if settings.output.fps is None else settings.output.fps
         self.writer = _open_writer(self.paths.video, settings, self.fps)
-        self.pipe = load_model(settings, self.pipeline_kind)
+        self.load_pipe()
         self._warn_unknown_words()
-        self.call = self._call_arguments(image)
+        self.call = self.call_arguments(image)
         request = self.pipe.check_inputs(type(self.pipe).stream.request_type(**self.call))
         self.total = self._count_frames(request)
         self.timing["load_seconds"] = round(time.perf_counter() - self.started, 3)
@@ -69,6 +70,15 @@ class Job:
         if earlier is not None:
             _compare_models(self.record, earlier)
         self.extras = self._extras()
+
+    def load_pipe(self) -> None:
+        """Load the model."""
+        say(f"loading {self.settings.model} ...", quiet=self.quiet)
+        if not self.debug:
+            quiet_libraries()
+        self.pipe = load_model(self.settings, self.pipeline_kind)
+        if self.on_load is not None:
+            self.on_load(self.pipe)
 
     def make(self) -> int:
         """Stream the frames into the files; whatever happens, they are closed and the record says how it ended."""
@@ -110,7 +120,8 @@ class Job:
         ]
         return "\n".join(lines)
 
-    def _call_arguments(self, image: Any) -> dict[str, Any]:
+    def call_arguments(self, image: Any) -> dict[str, Any]:
+        """The keyword arguments of the pipeline's call; pictures and videos are read."""
         import torch
 
         call = self.settings.call_arguments()
@@ -200,6 +211,14 @@ class Job:
             model = self.settings.model
             hint = f"; `longvid models {model}` lists those it knows" if model in bundled_models() else ""
             warn(f"{model} never learned these words: {', '.join(self.unknown)}{hint}")
+
+
+def report(job: Job, arguments: argparse.Namespace) -> None:
+    """Print what was made, as the record or for people."""
+    if arguments.json:
+        print(json.dumps(job.record.values, indent=2, ensure_ascii=False))
+    elif not arguments.quiet:
+        print(job.summary())
 
 
 def load_model(settings: Any, kind: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 
@@ -43,12 +44,18 @@ def usable_device(device: str | None) -> str:
     return device
 
 
+def num_launched() -> int:
+    """How many processes `accelerate launch` or torchrun started to work together; 1 if they started none."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+
+
 def quiet_libraries() -> None:
     """Keep notes and loading bars of diffusers and transformers off the terminal."""
     import warnings
 
     warnings.simplefilter("ignore")
-    warnings.filterwarnings("default", message="not enough memory to decode")
+    for message in ("not enough memory to decode", r"\d+ of \d+ processes have nothing"):
+        warnings.filterwarnings("default", message=message)
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
 

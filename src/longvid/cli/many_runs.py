@@ -18,6 +18,7 @@ from longvid.cli.parser import say
 from longvid.cli.prompt_lines import PlannedRun, plan_runs
 from longvid.cli.request import GenerateSettings
 from longvid.cli.run_job import RunJob, check_generate_arguments, model_values, run_options, work
+from longvid.pipelines.distribution import process_state
 from longvid.runs import Run, RunOptions, check_request
 from longvid.runs.manifest import NAME, Manifest
 
@@ -46,7 +47,7 @@ def make_all(arguments: argparse.Namespace, common: GenerateSettings) -> int:
     options = run_options(common.output, arguments)
     waiting = [run for run in planned if not _is_finished(run, options, arguments.allow_different)]
     with Interrupts() as interrupts:
-        processes = _processes(common.device)
+        processes = process_state(common.device, timedelta(days=365))
         batch = _Batch(arguments, planned, interrupts, processes)
         code = batch.make(waiting)
         if code in (0, 1):  # a process that ends with an error would have the others stopped
@@ -144,16 +145,6 @@ class _Batch:
             self.interrupts,
             self.shown,
         )
-
-
-def _processes(device: str | None) -> Any:
-    """This process among those that `accelerate launch` started; one alone if it started none."""
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    cpu = device == "cpu" or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=cpu, timeout=timedelta(days=365))
 
 
 def _on(settings: GenerateSettings, device: str | None) -> argparse.Namespace:

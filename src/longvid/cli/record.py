@@ -61,6 +61,7 @@ def start_record(path: Path, command: str, settings: Any, pipe: Any, arguments: 
             "name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             "dtype": settings.dtype,
             "threads": torch.get_num_threads(),
+            "processes": pipe.processes.count,
         },
         "settings": asdict(settings),
     })  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 from longvid.cli.interrupts import Interrupts
 from longvid.cli.job import DEFAULT_FPS, Job, load_model
-from longvid.cli.load import quiet_libraries
+from longvid.cli.load import num_launched, quiet_libraries
 from longvid.cli.output_paths import OutputPaths
 from longvid.cli.parser import say
 from longvid.cli.progress import FrameBar
@@ -34,16 +34,12 @@ class RunJob(Job):
 
     def load(self, image: Any, earlier: dict[str, Any] | None) -> None:
         """Load the model, check the whole request, and begin the run folder."""
-        settings = self.settings
-        say(f"loading {settings.model} ...", quiet=self.quiet)
-        if not self.debug:
-            quiet_libraries()
-        self.pipe = load_model(settings, self.pipeline_kind)
+        self.load_pipe()
         self.begin(image)
 
     def request(self, image: Any) -> Any:
         """What the loaded model is asked for; the noise comes from the seed that the run keeps."""
-        call = {**self._call_arguments(image), "generator": None}
+        call = {**self.call_arguments(image), "generator": None}
         return type(self.pipe).stream.request_type(**call)
 
     def begin(self, image: Any) -> None:
@@ -114,6 +110,16 @@ def report(run: Run, arguments: argparse.Namespace) -> None:
         print(summary(run))
 
 
+def check_one_process() -> None:
+    """Refuse several processes, of which one alone could fill the folder.
+
+    Raises:
+        ValueError: if `accelerate launch` or torchrun started more than one.
+    """
+    if (count := num_launched()) > 1:
+        raise ValueError(f"a run folder is filled by one process; got {count} (--prompts spreads whole runs over them)")
+
+
 def summary(run: Run) -> str:
     """What there is, for people."""
     manifest = run.manifest
@@ -130,6 +136,7 @@ def summary(run: Run) -> str:
 
 def load_run_model(run: Run, arguments: argparse.Namespace) -> Any:
     """Load the model that a run was begun with, or the one that was named instead."""
+    check_one_process()
     model = run.manifest.model
     name = arguments.model or model["name"]
     if name is None:

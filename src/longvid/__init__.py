@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .pipelines.art_v import ARTVPipeline as ARTVPipeline
     from .pipelines.base import LongVideoPipeline as LongVideoPipeline
     from .pipelines.base import LongVideoPipelineOutput as LongVideoPipelineOutput
+    from .pipelines.distribution import Distribution as Distribution
     from .pipelines.enhance import VideoEnhancerPipeline as VideoEnhancerPipeline
     from .pipelines.harivo import HARIVOPipeline as HARIVOPipeline
     from .pipelines.loading import LoadablePipeline as LoadablePipeline
@@ -59,6 +60,7 @@ _HOMES = {
     "ConcatenatedConditioning": ".modules.conditioning_ablations",
     "ConditionalAttentionModule": ".modules.conditional_attention",
     "DPMPP2SAncestralScheduler": ".samplers.dpmpp_2s_ancestral",
+    "Distribution": ".pipelines.distribution",
     "FrameTokenGenerator": ".modules.frame_tokens",
     "GuidanceSchedule": ".samplers.guidance_schedule",
     "HARIVOPipeline": ".pipelines.harivo",

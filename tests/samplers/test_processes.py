@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from forked import in_processes
 from longvid.samplers.guidance import guided
@@ -70,6 +71,30 @@ def blended_alike(group, num_frames, *, one_per_video=False):
     return all(torch.equal(*pair) for pair in pairs), network.calls
 
 
+def bytes_sent(act):
+    """What travels to each process that does not have it, in bytes."""
+    sizes, send = [], dist.broadcast
+
+    def counted(tensor, **options):
+        sizes.append(tensor.numel() * tensor.element_size())
+        return send(tensor, **options)
+
+    dist.broadcast = counted
+    act()
+    dist.broadcast = send
+    return sum(sizes)
+
+
+def traffic(group):
+    """Bytes for three branches, and for a video of 15 frames in windows of 6 with overlaps of 4."""
+    branches = guided(Network(), branches_of(3), [0.5, 6.5], processes=group)
+    video = blended(Network(), fit_windows(15, 6, 4), torch.Generator().manual_seed(0), processes=group)
+    return [
+        bytes_sent(lambda: branches(noise(2, 4, 3, 2, 2), T)),
+        bytes_sent(lambda: video(noise(1, 4, 15, 2, 2), T)),
+    ]
+
+
 def laws():
     group = LaunchedProcesses("cpu")
     return {
@@ -80,6 +105,7 @@ def laws():
             [tensor.dtype for tensor in group.spread([partial(noise(3).to, dtype) for dtype in kinds])] == kinds
             for kinds in ([torch.float16, torch.bfloat16, torch.float64, torch.bool, torch.float32],)
         ],
+        "traffic": traffic(group),
         "seed": group.from_main(lambda: group.index),
     }
 
@@ -100,6 +126,10 @@ def test_all_processes_hold_the_bits_of_one_and_each_calls_the_network_for_its_s
 
 def test_results_keep_their_dtype_and_what_the_main_process_decides_holds_for_all(told):
     assert all(each["mixed dtypes"] == [True] and each["seed"] == 0 for each in told)
+
+
+def test_every_branch_travels_once_and_of_windows_only_the_frames_that_are_kept(told):
+    assert all(each["traffic"] == [3 * 4 * 2 * 4 * 3 * 2 * 2, 4 * 4 * 15 * 2 * 2] for each in told)
 
 
 def test_one_process_evaluates_everything_itself_without_torch_distributed():

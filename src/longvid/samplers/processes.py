@@ -97,7 +97,7 @@ class LaunchedProcesses(Processes):
             raise ValueError("expected processes that accelerate launch or torchrun started; got one process")
         self.index, self.count = dist.get_rank(), dist.get_world_size()
         self.device = torch.device(device)
-        self._way_of_notes = dist.new_group(backend="gloo", timeout=timeout)
+        self._way_of_notes: Any = dist.new_group(backend="gloo", timeout=timeout)
         self._apart = False  # whether the processes may be at different places
         self._known = False  # whether all know that one failed
         self._num_spread = self._most_tasks = 0
@@ -125,7 +125,8 @@ class LaunchedProcesses(Processes):
         Raises:
             ProcessFailed: in the others, if it fails there.
         """
-        box, failure = [], None
+        box: list[Any] = []
+        failure = None
         if self.is_main:
             try:
                 box = [make()]
@@ -136,7 +137,7 @@ class LaunchedProcesses(Processes):
         box = box or [None]
         dist.broadcast_object_list(box, src=0, group=self._way_of_notes)
         self._apart = False
-        return box[0]  # type: ignore[return-value]
+        return box[0]
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -133,13 +133,12 @@ def blended(
 
 def _kept(windows: Sequence[Window], cuts: Sequence[Sequence[int]]) -> list[slice]:
     """Frames of the video that each window's prediction is used for, in any video of the batch."""
-    kept = []
-    for number, window in enumerate(windows):
-        first, stop = window.start + min(cuts[number]), window.stop
-        if number + 1 < len(windows):
-            stop = min(stop, windows[number + 1].start + max(cuts[number + 1]))
-        kept.append(slice(first, max(first, stop)))
-    return kept
+    kept, ends = [], [windows[-1].stop] * len(cuts[0])
+    for window, firsts in zip(reversed(windows), reversed(cuts), strict=True):
+        begins = [window.start + first for first in firsts]
+        kept.append(slice(min(begins), max(min(begins), *ends)))
+        ends = [min(pair) for pair in zip(begins, ends, strict=True)]
+    return kept[::-1]
 
 
 def _empty_video(part: torch.Tensor, num_frames: int, device: torch.device, empty: Empty | None) -> torch.Tensor:

@@ -71,6 +71,6 @@ def test_the_shares_that_the_page_names_are_those_of_24_frames(kind, alpha, perc
 
 
 def test_drawn_noise_passes_as_often_as_the_closed_form_says():
-    noise = frame_noise("mixed", (1000, 4, 24, 8, 8), torch.Generator().manual_seed(0), alpha=1.0)
+    noise = frame_noise("mixed", (500, 3, 24, 8, 8), torch.Generator().manual_seed(0), alpha=1.0)
     share = (jarque_bera(noise.flatten(1))[1] > 0.05).double().mean().item()
-    assert share == pytest.approx(closed_form_share(correlations("mixed", 1, 24)), abs=0.05)
+    assert share == pytest.approx(closed_form_share(correlations("mixed", 1, 24)), abs=0.07)

@@ -21,6 +21,12 @@ TOGETHER = 50
 """Videos of noise that are in memory together."""
 
 
+def check_mapping(bench: HARIVOBench) -> None:
+    """Refuse a model that has nothing to look at."""
+    if bench.pipe.mapping_network is None:
+        raise ValueError(f"expected a model with a mapping network; {bench.model} has none")
+
+
 class MappingBench(HARIVOBench):
     """Compares what the mapping network gets and gives, at every step of the sampling of one window.
 
@@ -28,10 +34,11 @@ class MappingBench(HARIVOBench):
         ValueError: if the model has no mapping network, or its videos are made in more than one window.
     """
 
+    min_frames = 1
+
     def __init__(self, setup: Setup, model: str | None = None) -> None:
         super().__init__(setup, model)
-        if self.pipe.mapping_network is None:
-            raise ValueError(f"expected a model with a mapping network; {self.model} has none")
+        check_mapping(self)
         size = self.pipe.config["window_size"]
         if setup.size.num_frames > size:
             raise ValueError(f"num_frames must be at most {size}, one window, here; got {setup.size.num_frames}")
@@ -79,10 +86,16 @@ class NormalityBench(HARIVOBench):
         setup: How much, and of which model the shape and the mapping network are.
         model: The model, if not the one that the setup names.
         num_draws: Videos of noise that one prompt stands for.
+
+    Raises:
+        ValueError: if the model has no mapping network.
     """
+
+    min_frames = 2  # neighbours are compared
 
     def __init__(self, setup: Setup, model: str | None = None, num_draws: int = NUM_DRAWS) -> None:
         super().__init__(setup, model)
+        check_mapping(self)
         self.num_draws = num_draws
 
     @property
@@ -110,8 +123,6 @@ class NormalityBench(HARIVOBench):
 
     def _mapped(self, noise: Tensor) -> Tensor:
         network = self.pipe.mapping_network
-        if network is None:
-            raise ValueError(f"expected a model with a mapping network; {self.model} has none")
         return network(noise.to(network.device, network.dtype)).cpu()
 
 

@@ -25,17 +25,18 @@ class VideoBench:
 
     kind: type[Any]
     default: ClassVar[str]
+    min_frames: ClassVar[int] = MIN_FRAMES
 
     def __init__(self, setup: Setup, model: str | None = None) -> None:
         self.check_frames(setup)
         self.setup, self.model = setup, model or setup.model or self.default
         self.pipe = self.load(self.kind, self.model)
 
-    @staticmethod
-    def check_frames(setup: Setup) -> None:
+    @classmethod
+    def check_frames(cls, setup: Setup) -> None:
         """Refuse videos in which no motion can be read."""
-        if setup.size.num_frames < MIN_FRAMES:
-            raise ValueError(f"num_frames must be at least {MIN_FRAMES} here; got {setup.size.num_frames}")
+        if setup.size.num_frames < cls.min_frames:
+            raise ValueError(f"num_frames must be at least {cls.min_frames} here; got {setup.size.num_frames}")
 
     def load(self, kind: type[Any], model: str, **components: Any) -> Any:
         """A quiet pipeline on the device."""

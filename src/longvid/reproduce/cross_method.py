@@ -130,6 +130,7 @@ HARIVO_WINDOWS = Experiment(
     size=Size(num_prompts=12, num_seeds=1, num_frames=96, batch_size=4),
     bench=_windows_bench,
     model=HARIVO,
+    cpu_minutes=16,
     notes=(
         "Where a model was trained for it, streamed windows behind the first hear the frame tokens of an empty prompt, so"
         " that the overlap alone says how things move; joint windows all hear their own, which tell the whole script of a"

@@ -116,6 +116,7 @@ MG_SCALE = Experiment(
     size=Size(num_prompts=16, num_seeds=1, num_frames=24, batch_size=8),
     bench=_mitigation_bench,
     model=MODEL,
+    cpu_minutes=10,
     axis="scale of the mitigating gradient, as a multiple of the recommended one",
     notes=(
         "The paper shows this in one example and by eye; it prints no numbers for the sweep. Its row [D] of Table 1, with"
@@ -165,6 +166,7 @@ MAPPING_NOISE = Experiment(
     size=Size(num_prompts=8, num_seeds=1, num_frames=24, batch_size=8),
     bench=_mapping_bench,
     model=MODEL,
+    cpu_minutes=2,
     curves={
         "difference": "mean |after − before|",
         "spread": "its standard deviation",
@@ -174,7 +176,8 @@ MAPPING_NOISE = Experiment(
     curve_axis="denoising step",
     notes=(
         "The difference is above 0 for any mapping network that has learned anything: a new one changes nothing, bit for"
-        " bit. What matters is its size, in the table; noisy latents have a standard deviation of about 1.",
+        " bit. What matters is its size, in the table; noisy latents have a standard deviation of about 1, unless the"
+        " mitigating gradient overshoots in the first steps.",
         "The sign of the mean shift says little by itself: latents have no preferred sign.",
     ),
 )
@@ -224,6 +227,7 @@ NORMALITY = Experiment(
     size=Size(num_prompts=20, num_seeds=1, num_frames=24, batch_size=1),
     bench=_normality_bench,
     model=MODEL,
+    cpu_minutes=3,
     notes=(
         "The paper does not say which of PYoCo's two noises it took, how strong, and what one sample was. The share can be"
         " computed: with the correlations ρ of the frames, the statistic of a long sample is λ₃X + λ₄Y, with X and Y"

@@ -88,6 +88,20 @@ def test_a_run_that_is_stopped_after_every_step_ends_in_the_same_weights(base, w
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_harivo_model_is_trained_further_with_the_networks_that_it_has(base, whole, tmp_path):
+    words = [*SMALL, "networks.tokens_per_frame=1", "networks.mapping_network=false"]
+    made = list(records(words, base=whole, output=tmp_path / "further"))
+    assert [(record.stage, record.step) for record in made] == STEPS[3:]
+    image, before, after = weights(base), weights(whole), weights(tmp_path / "further")
+    assert before.keys() == after.keys()
+    inside = image_view(LongVideoPipeline.from_pretrained(tmp_path / "further").unet).state_dict()
+    assert all(torch.equal(image[f"unet.{name}"], value) for name, value in inside.items())
+    learned = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert learned == {"unet", "mapping_network", "frame_tokens"}
+    with pytest.raises(ValueError, match="num_frames must be 3, the window of the base; got 4"):
+        list(records([*words, "num_frames=4"], base=whole, output=tmp_path / "longer"))
+
+
 def test_training_predicts_what_the_pipeline_predicts(whole):
     """One step of sampling without guidance and mitigation, against the objective's own line."""
     pipeline = LongVideoPipeline.from_pretrained(whole)

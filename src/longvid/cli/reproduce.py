@@ -19,6 +19,7 @@ EXAMPLES = """\
 examples:
   longvid reproduce --list
   longvid reproduce art-v-mask-strength
+  longvid reproduce harivo-mg-scale --model models/my-harivo --output pages
   longvid reproduce art-v-mask --seeds 3 --training-steps 2000 --device cuda
 """
 
@@ -41,7 +42,10 @@ def make_parser(prog: str, summary: str) -> Parser:
     parser.add_argument("--frames", metavar="N", type=at_least(1), help="length of every video")
     parser.add_argument("--batch-size", metavar="N", type=at_least(1), help="videos that are made together")
     parser.add_argument("--training-steps", metavar="N", type=at_least(1), help="of every model that is trained")
-    parser.add_argument("--models", metavar="DIR", default="models/reproduce", help="default: models/reproduce")
+    parser.add_argument("--model", metavar="NAME", help="measure this model: a bundled name, folder or hub id")
+    parser.add_argument(
+        "--models", metavar="DIR", default="models/reproduce", help="of what is trained; default: models/reproduce"
+    )
     parser.add_argument("--device", metavar="NAME", help="default: cuda where there is one")
     parser.add_argument("--quiet", action="store_true", help="no lines about the progress")
     return parser
@@ -62,6 +66,8 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
     experiment = EXPERIMENTS[arguments.name]
     if arguments.training_steps and experiment.size.training_steps is None:
         parser.error(f"--training-steps: {experiment.name} trains nothing")
+    if arguments.model and experiment.model is None:
+        parser.error(f"--model: {experiment.name} measures models that it trains itself")
     given = {
         "num_prompts": arguments.prompts,
         "num_seeds": arguments.seeds,
@@ -86,7 +92,9 @@ def _list() -> int:
         print(f"{name:<{width}}  {experiment.title}")
         print(f"{'':<{width}}  {experiment.source}")
         made = f"{len(experiment.variants)} variants, {size.num_prompts} prompts × {size.num_seeds} seeds"
-        print(f"{'':<{width}}  {made}, {size.num_frames} frames{trains}\n")
+        minutes = experiment.cpu_minutes
+        takes = f"; about {minutes:.0f} minutes of one CPU core (estimated from a small run)" if minutes else ""
+        print(f"{'':<{width}}  {made}, {size.num_frames} frames{trains}{takes}\n")
     return 0
 
 
@@ -100,7 +108,7 @@ def _measure(experiment, size, arguments: argparse.Namespace) -> int:
         say(message, quiet=arguments.quiet)
 
     quiet_libraries()
-    setup = Setup(size, Path(arguments.models), usable_device(arguments.device), tell)
+    setup = Setup(size, Path(arguments.models), usable_device(arguments.device), tell, arguments.model)
     with Interrupts():
         page = reproduce(experiment, arguments.output, setup)
     numbers = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))

@@ -52,6 +52,7 @@ NOISE_AUGMENTATION = Experiment(
     ),
     size=Size(num_prompts=12, num_seeds=2, num_frames=40),
     bench=_noise_bench,
+    model="longvid/art-v-tiny",
     axis="noise level of the references at test time",
     notes=(
         "The bundled model was trained with levels from 0 to 200, not to 550: level 200 is the end of what it knows, 350"
@@ -108,6 +109,7 @@ MASK_STRENGTH = Experiment(
     ),
     size=Size(num_prompts=16, num_seeds=2, num_frames=9),
     bench=_mask_bench,
+    model="longvid/art-v-tiny",
     curves={"everywhere": "whole frame", "background": "background", "sprite": "sprite"},
     curve_axis="denoising step",
     notes=(

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from longvid.pipelines.art_v import ARTVPipeline
-from longvid.reproduce.experiment import Measured, Setup, Variant
+from longvid.reproduce.experiment import Measured, Variant
 from longvid.reproduce.statistics import rank_correlation
+from longvid.reproduce.video_bench import VideoBench, generators_of
 from longvid.reproduce.video_measures import directed_scenes, read_videos
 from longvid.samplers.mitigating_gradient import mitigated
 from longvid.sprites.captions import caption_clip
@@ -19,44 +20,20 @@ from longvid.sprites.evaluate_scenes import fit_size, reconstruct
 from longvid.sprites.judge import read_batch
 from longvid.sprites.scene import SIZE, Scene
 
-MIN_FRAMES = 9
-"""The judge needs so many to read a motion."""
 
-
-class ARTVBench:
+class ARTVBench(VideoBench):
     """Videos of a bundled model, or one in a folder, under changes of the call; each is judged against its scene.
 
     A variant's `how` holds call arguments. The noise of a video depends on its scene and seed alone, so that variants
     differ in nothing else.
 
     Args:
-        setup: How much, and where.
-        model: The model.
+        setup: How much, where, and which model.
+        model: The model, if not the one that the setup names.
     """
 
     kind: type[ARTVPipeline] = ARTVPipeline
-
-    def __init__(self, setup: Setup, model: str = "longvid/art-v-tiny") -> None:
-        self.check_frames(setup)
-        self.setup, self.model = setup, model
-        self.pipe = self.load(self.kind, model)
-
-    @staticmethod
-    def check_frames(setup: Setup) -> None:
-        """Refuse videos in which no motion can be read."""
-        if setup.size.num_frames < MIN_FRAMES:
-            raise ValueError(f"num_frames must be at least {MIN_FRAMES} here; got {setup.size.num_frames}")
-
-    def load(self, kind: type[ARTVPipeline], model: str, **components: Any) -> Any:
-        """A quiet pipeline on the device."""
-        pipe = kind.from_pretrained(model, **components)
-        pipe.set_progress_bar_config(disable=True)
-        return pipe.to(self.setup.device)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The model and the length of the videos."""
-        return {"model": self.model, "weights": self.pipe.fingerprint(), "frames": self.setup.size.num_frames}
+    default = "longvid/art-v-tiny"
 
     def measure(self, variant: Variant, prompts: Sequence[int], seed: int) -> list[Measured]:
         """Make the videos of scenes and read them."""
@@ -72,10 +49,9 @@ class ARTVBench:
         self, variant: Variant, scenes: Sequence[Scene], first: Tensor, *, prompts: Sequence[int], seed: int
     ) -> Any:
         """The pipeline's output; `frames` (B, 3, F, 64, 64) begin with the given first ones (B, 3, 64, 64)."""
-        generators = [torch.Generator().manual_seed(seed * 1_000_003 + prompt) for prompt in prompts]
         captions, pipe = [caption_clip(scene) for scene in scenes], cast(Any, self.pipeline(variant, seed))
         options = {"num_frames": self.setup.size.num_frames, "height": SIZE, "width": SIZE} | self.call(variant)
-        output = pipe(captions, image=first, generator=generators, output_type="pt", **options)
+        output = pipe(captions, image=first, generator=generators_of(prompts, seed), output_type="pt", **options)
         output.frames = fit_size(output.frames.transpose(1, 2))
         return output
 

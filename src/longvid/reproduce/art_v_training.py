@@ -11,19 +11,17 @@ from typing import Any
 import torch
 
 from longvid.pipelines.art_v import ARTVPipeline
-from longvid.pipelines.fingerprint import fingerprint_of
 from longvid.pipelines.image_model import load_image_model
 from longvid.pipelines.references import NoisyFrames
 from longvid.reproduce.art_v_bench import ARTVBench
 from longvid.reproduce.art_v_trained import Trained, Training
 from longvid.reproduce.experiment import Setup, Variant
 from longvid.reproduce.run import writable_folder
+from longvid.reproduce.training_runs import NUM_SCENES, follow, share_latents
+from longvid.reproduce.video_bench import weights_of
 from longvid.training.art_v import network_options
 from longvid.training.config import ARTVSettings
 from longvid.training.run import run_art_v
-
-NUM_SCENES = 2000
-REPORT_EVERY = 50
 
 
 class BlankAnchorARTVPipeline(ARTVPipeline):
@@ -62,11 +60,9 @@ class TrainedBench(ARTVBench):
     @property
     def settings(self) -> dict[str, Any]:
         """The base, the training and the length of the videos."""
-        parts = ("vae", "text_encoder", "unet")
-        weights = {name: fingerprint_of(getattr(self.image_model, name)) for name in parts}
         steps = {"training_steps": self.setup.size.training_steps, "frames": self.setup.size.num_frames}
         recipe = {name: value for name, value in self.recipe.items() if name != "checkpoint_every"}
-        return {"base": self.base, "weights": weights, **steps, "recipe": recipe}
+        return {"base": self.base, "weights": weights_of(self.image_model), **steps, "recipe": recipe}
 
     def pipeline(self, variant: Variant, seed: int) -> ARTVPipeline:
         """The variant's model, trained now if it is not there yet."""
@@ -90,12 +86,8 @@ class TrainedBench(ARTVBench):
             return output
         settings = ARTVSettings(**{"num_steps": steps, "seed": seed, **self.recipe, **training.changes})  # type: ignore[arg-type]
         settings.output, settings.base = str(output), str(self._start(settings, training))
-        self._share_latents(output, seed)
-        self.setup.say(f"training {output.name}")
-        for record in run_art_v(settings):
-            if record.metrics and (record.step % REPORT_EVERY == 0 or record.step == steps):
-                loss, left = record.metrics["loss"], record.seconds * (record.num_steps - record.step)
-                self.setup.say(f"{output.name}  step {record.step}/{steps}  loss {loss:.4f}  about {left:.0f} s left")
+        share_latents(output, self.folder.glob(f"art-v-*-seed-{seed}"))
+        follow(run_art_v(settings), output.name, self.setup.say)
         return output
 
     def _start(self, settings: ARTVSettings, training: Training) -> Path:
@@ -116,13 +108,3 @@ class TrainedBench(ARTVBench):
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
         return folder
-
-    def _share_latents(self, output: Path, seed: int) -> None:
-        """Take the encoded clips of another training with this seed; the training checks that they are the right ones."""
-        target = output / "training" / "latents.safetensors"
-        made = [p for p in sorted(self.folder.glob(f"art-v-*-seed-{seed}/training/latents.safetensors")) if p != target]
-        if made and not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_suffix(".copied")
-            shutil.copyfile(made[0], partial)
-            partial.replace(target)

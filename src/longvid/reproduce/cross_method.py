@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from longvid.reproduce.art_v import CEILING, COMPARED
-from longvid.reproduce.experiment import Bench, Experiment, Setup, Size, Variant
+from longvid.reproduce.experiment import Bench, Experiment, Measure, Setup, Size, Variant
+from longvid.reproduce.harivo import DRAWN, NAMED
+from longvid.reproduce.harivo import MODEL as HARIVO
 from longvid.reproduce.verdicts import Wins
-from longvid.reproduce.video_measures import DRIFT_MEASURES
+from longvid.reproduce.video_measures import (
+    BACKGROUND_DRIFT,
+    COLOR,
+    COLOR_DRIFT,
+    DIRECTION,
+    DRIFT_MEASURES,
+    FLICKER,
+    JUMP,
+    PRESENT,
+)
 
 
 def _bench(setup: Setup) -> Bench:
@@ -36,10 +49,92 @@ MITIGATED_ART_V = Experiment(
     expectations=tuple(Wins("scale-5", "scale-0", measure.name, from_paper=False) for measure in COMPARED),
     size=Size(num_prompts=12, num_seeds=2, num_frames=40),
     bench=_bench,
+    model="longvid/art-v-tiny",
     axis="scale of the mitigating gradient",
     notes=(
         "The gradient sees two differences, not the fifteen of a HARIVO video: it is the method's limit case, in which the"
         " median of the differences is the smaller one.",
         "What is drawn to the frame before moves less: read direction and flicker beside the drift.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """How the windows of a long video are joined.
+
+    Attributes:
+        strategy: "streamed", one window after another, or "joint", all at every step.
+        cut: Where a window ends and the next begins: "random" is drawn anew at every step, "middle" is always the
+            middle of their overlap.
+    """
+
+    strategy: str
+    cut: str = "random"
+
+
+def _windows_bench(setup: Setup) -> Bench:
+    from longvid.reproduce.harivo_bench import WindowsBench
+
+    return WindowsBench(setup)
+
+
+SEAM = Measure(
+    "seam",
+    "step over a seam",
+    "lower",
+    "×",
+    "where this variant joins windows (with random cuts, wherever it may), as a multiple of the mean step elsewhere",
+)
+WORST_JOINT = Measure(
+    "worst_joint",
+    "largest step in an overlap",
+    "lower",
+    "×",
+    "the same frames for every variant, as a multiple of the median step elsewhere; drawn videos are above 1, too",
+)
+STRETCHES = Measure(
+    "stretches", "direction right in parts", "higher", "%", "share of the stretches of 16 frames that move as asked"
+)
+JOINED = (WORST_JOINT, DIRECTION, STRETCHES, COLOR, BACKGROUND_DRIFT)
+
+HARIVO_WINDOWS = Experiment(
+    name="harivo-windows",
+    title="HARIVO's windows: one after another, or joined by StreamingT2V's randomized blending",
+    source="HARIVO (arXiv:2410.07763) with StreamingT2V (arXiv:2403.14773), Sec. 4.3; no paper has tried it",
+    claim=(
+        "HARIVO makes one window of frames. StreamingT2V joins overlapping windows at a frame of their overlap that is drawn"
+        " anew at every denoising step, and reports smoother transitions than with plain concatenation, even of windows"
+        " that share their noise. If it does the same for HARIVO, joint windows with random cuts have the least visible"
+        " joints and stay the most alike from window to window; with a constant cut, neighbours agree on nothing but their"
+        " noise."
+    ),
+    setup=(
+        f"{NAMED} makes each video from its caption in windows that overlap by a third, with its recommended settings."
+        " All variants start from the same noise of every frame. Streamed windows are finished one by one; the next one"
+        " is held to the last frames of the one before, up to a random cut. Joint windows are denoised together and joined"
+        " at every step: at a random frame of each overlap, or always at its middle."
+    ),
+    variants=(
+        Variant("streamed", "streamed", Joined("streamed")),
+        Variant("joint", "joint, random cuts", Joined("joint")),
+        Variant("joint-middle", "joint, cut in the middle", Joined("joint", "middle")),
+        DRAWN,
+    ),
+    measures=(SEAM, WORST_JOINT, JUMP, DIRECTION, STRETCHES, COLOR, PRESENT, BACKGROUND_DRIFT, COLOR_DRIFT, FLICKER),
+    expectations=(
+        *(Wins("joint", "joint-middle", measure.name, from_paper=False) for measure in JOINED),
+        *(Wins("streamed", "joint-middle", measure.name, from_paper=False) for measure in JOINED),
+        *(Wins("joint", "streamed", measure.name, from_paper=False) for measure in JOINED),
+    ),
+    size=Size(num_prompts=12, num_seeds=1, num_frames=96, batch_size=4),
+    bench=_windows_bench,
+    model=HARIVO,
+    cpu_minutes=16,
+    notes=(
+        "Where a model was trained for it, streamed windows behind the first hear the frame tokens of an empty prompt, so"
+        " that the overlap alone says how things move; joint windows all hear their own, which tell the whole script of a"
+        " window in every window.",
+        "The middle of the overlap is the cut that Eq. 8 of StreamingT2V takes as printed.",
     ),
 )

@@ -49,6 +49,7 @@ class Variant:
         label: What a table calls it.
         how: What the bench needs to know of it.
         x: Its place on the axis of a sweep; None lies on none.
+        series: The curve of a sweep that it lies on; a sweep may have several.
         reference: It shows what can be reached and is not made by a model; it is measured with one seed.
     """
 
@@ -57,6 +58,7 @@ class Variant:
     how: Any = None
     x: float | None = None
     reference: bool = False
+    series: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,16 @@ class Size:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a bench is built with: how much, where trained models go, on which device, and who hears of the progress."""
+    """What a bench is built with: how much, where trained models go, on which device, and who hears of the progress.
+
+    `model` is a bundled name, folder or hub id of what is measured, None: the experiment's own.
+    """
 
     size: Size
     models: Path = Path("models/reproduce")
     device: str = "cpu"
     say: Callable[[str], None] = lambda _: None
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,8 @@ class Experiment:
         expectations: The order that the paper (or we, where there is none) expects.
         size: How much is measured by default.
         bench: Builds what makes and measures the videos.
+        model: What is measured unless another model is named; None where models are trained.
+        cpu_minutes: Estimate for the default size on one CPU core, scaled from a small run; None where nobody measured.
         axis: What the variants of a sweep differ in, with its unit; None if they are no sweep.
         curves: Curves of single videos that the figure shows, by name, with their labels.
         curve_axis: What the curves run over.
@@ -145,6 +153,8 @@ class Experiment:
     expectations: tuple[Expectation, ...]
     size: Size
     bench: Callable[[Setup], Bench]
+    model: str | None = None
+    cpu_minutes: float | None = None
     axis: str | None = None
     curves: Mapping[str, str] = field(default_factory=dict)
     curve_axis: str = ""

@@ -56,10 +56,15 @@ def _measures(experiment: Experiment, rows: Rows) -> Any:
 
 def _sweep(axes: Any, experiment: Experiment, rows: Rows, name: str, scale: float) -> None:
     swept = [variant for variant in experiment.variants if variant.x is not None and name in rows[variant.name]]
-    intervals = [rows[variant.name][name] for variant in swept]
-    places = [float(variant.x or 0) for variant in swept]
-    axes.errorbar(places, [scale * one.mean for one in intervals], yerr=_bars(intervals, scale), marker="o", ms=4,
-                  capsize=3, color=COLORS[0])  # fmt: skip
+    labels = list(dict.fromkeys(variant.series for variant in swept))
+    for color, label in zip(COLORS, labels, strict=False):
+        series = [variant for variant in swept if variant.series == label]
+        intervals = [rows[variant.name][name] for variant in series]
+        places = [float(variant.x or 0) for variant in series]
+        axes.errorbar(places, [scale * one.mean for one in intervals], yerr=_bars(intervals, scale), marker="o", ms=4,
+                      capsize=3, color=color, label=label)  # fmt: skip
+    if len(labels) > 1:
+        axes.legend(fontsize=7, frameon=False)
     for variant in experiment.variants:
         if variant.x is None and name in rows[variant.name]:
             axes.axhline(scale * rows[variant.name][name].mean, color="0.45", ls="--", lw=1)

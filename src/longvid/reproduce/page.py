@@ -90,6 +90,8 @@ def _how_to(report: Report) -> str:
         f"longvid reproduce {name} --prompts {size.num_prompts} --seeds {size.num_seeds} --frames {size.num_frames}"
     )
     command += f" --training-steps {size.training_steps}" if size.training_steps else ""
+    model = report.header["settings"].get("model")
+    command += f" --model {model}" if model not in (None, report.experiment.model) else ""
     versions = ", ".join(f"{key} {value}" for key, value in report.header["notes"].items())
     files = f"Every measurement is in [`{name}.jsonl`]({name}.jsonl), the table in [`{name}.json`]({name}.json)"
     return f"{files} ({versions}).\n\n```bash\n{command}\n```"

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from longvid.reproduce.art_v import MASK_STRENGTH, NOISE_AUGMENTATION
 from longvid.reproduce.art_v_trained import ANCHOR, MASK
-from longvid.reproduce.cross_method import MITIGATED_ART_V
+from longvid.reproduce.cross_method import HARIVO_WINDOWS, MITIGATED_ART_V
 from longvid.reproduce.experiment import Experiment
+from longvid.reproduce.harivo import MAPPING_NOISE, MG_SCALE, NORMALITY
+from longvid.reproduce.harivo_trained import TABLE_1
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (MASK, ANCHOR, NOISE_AUGMENTATION, MASK_STRENGTH, MITIGATED_ART_V)
+    experiment.name: experiment
+    for experiment in (
+        MASK,
+        ANCHOR,
+        NOISE_AUGMENTATION,
+        MASK_STRENGTH,
+        TABLE_1,
+        MG_SCALE,
+        MAPPING_NOISE,
+        NORMALITY,
+        MITIGATED_ART_V,
+        HARIVO_WINDOWS,
+    )
 }
 """What `longvid reproduce` knows, by name."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 TAIL = 8
 """Frames at the end in which colour and background are read."""
+LEAST_STEP = 0.25
+"""Steps from frame to frame, on the 0-255 scale, below which a picture stands still."""
 
 DIRECTION = Measure("direction", "direction right", "higher", "%", "the sprite moves over the whole clip as asked")
 COLOR = Measure("color", "sprite colour right", "higher", "%", f"in the last {TAIL} frames; an absent sprite is wrong")
@@ -39,6 +41,28 @@ FLICKER = Measure("flicker", "flicker", None, "/255", "mean change from frame to
 DRIFT_MEASURES = (
     BACKGROUND_DRIFT, COLOR_DRIFT, CONTRAST_DRIFT, SHARPNESS_DRIFT, DIRECTION, COLOR, PRESENT, BACKGROUND, FLICKER,
 )  # fmt: skip
+
+PULSING = Measure(
+    "pulsing",
+    "pulsing",
+    "lower",
+    "/255",
+    "brightness of the cells of an 8 x 8 grid that goes to and fro from frame to frame; even motion does not count",
+)
+JUMP = Measure(
+    "jump", "largest step", "lower", "×", "largest change from frame to frame, as a multiple of the median one"
+)
+VANISHING = Measure(
+    "vanishing", "vanishes or emerges", "lower", "", "how often the sprite is there in one frame and not in the next"
+)
+TRAVEL = Measure(
+    "travel",
+    "travel",
+    None,
+    "px",
+    "way per frame from where the sprite is first seen to where it is last seen; slow sprites make 1.5, fast ones 4",
+)
+STEADINESS_MEASURES = (PULSING, JUMP, VANISHING, TRAVEL)
 
 
 def directed_scenes(prompts: Sequence[int]) -> list[Scene]:
@@ -86,3 +110,38 @@ def _drifts(video: Tensor) -> dict[str, float | None]:
     for metric in metrics.values():
         metric.update(video.transpose(0, 1))
     return {name: metric.compute().value for name, metric in metrics.items()}
+
+
+def read_steadiness(videos: Tensor) -> list[dict[str, float | None]]:
+    """The `STEADINESS_MEASURES` of videos (B, 3, F, 64, 64) in [0, 1]; F is 3 or more."""
+    from longvid.metrics.flicker import Flicker
+    from longvid.sprites.judge import read_batch
+
+    rows = []
+    for video, reading in zip(videos, read_batch(videos), strict=True):
+        sprite, flicker = reading.sprites[0], Flicker()
+        flicker.update(video.transpose(0, 1))
+        steps = steps_of(video)
+        rows.append({
+            PULSING.name: flicker.compute().value,
+            JUMP.name: (steps.max() / steps.median().clamp(min=LEAST_STEP)).item(),
+            VANISHING.name: float((sprite.present[1:] != sprite.present[:-1]).sum()),
+            TRAVEL.name: _travel(sprite.x, sprite.y, sprite.present),
+        })  # fmt: skip
+    return rows
+
+
+def steps_of(video: Tensor) -> Tensor:
+    """How far every frame is from the one before, (F - 1,), on the 0-255 scale; video (3, F, H, W) in [0, 1]."""
+    return video.diff(dim=1).abs().mean((0, 2, 3)) * 255
+
+
+def _travel(x: Tensor, y: Tensor, present: Tensor) -> float | None:
+    """Pixels per frame between the first and the last place of a sprite, in a world that wraps around."""
+    from longvid.sprites.judge_pixels import wrap
+
+    (seen,) = present.nonzero(as_tuple=True)
+    if len(seen) < 2:
+        return None
+    dx, dy = (wrap(place[seen].double().diff()).sum() for place in (x, y))
+    return float(dx.hypot(dy) / (seen[-1] - seen[0]))

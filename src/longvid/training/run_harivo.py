@@ -14,6 +14,7 @@ from transformers import CLIPTokenizer
 from longvid.modules import FrameTokenGenerator
 from longvid.pipelines.harivo import HARIVOPipeline
 from longvid.pipelines.image_model import load_image_model
+from longvid.pipelines.sources import hub_index, local_source, read_index
 from longvid.samplers.noise_schedule import noise_schedule
 from longvid.sprites import Scene
 from longvid.training import captioned
@@ -32,19 +33,26 @@ from longvid.training.workspace import Workspace
 def run_harivo(settings: HARIVOSettings) -> Iterator[TrainingRecord]:
     """Train temporal layers, mapping network and frame tokens around `settings.base`, and leave a pipeline folder.
 
-    Every weight of the base stays bit for bit as it was. Killed at any moment and started again with the same settings,
-    the run goes on from its last checkpoint and ends in the same weights.
+    Every weight of the image model stays bit for bit as it was. A base that is a HARIVO model already is trained further,
+    with the networks that it has: `networks`, `alignment` and `distillation` of the settings do not count.
+
+    Killed at any moment and started again with the same settings, the run goes on from its last checkpoint and ends in
+    the same weights.
 
     Raises:
         ValueError: for settings that cannot work, data that cannot be read, a base that temporal layers cannot be put
-            into, or a folder that holds another run.
+            into or with windows of another length, or a folder that holds another run.
     """
     check_harivo(settings)
     work = Workspace(settings.output, settings)
     torch.manual_seed(settings.seed)
-    base = load_image_model(settings.base)
+    trained = _trained(settings)
+    base = load_image_model(settings.base) if trained is None else trained
     tokenizer, betas = base.tokenizer, changed_schedule(base.scheduler, settings)
-    networks = build_networks(settings.networks, base.unet, settings.num_frames, max_tokens(tokenizer))
+    if trained is None:
+        networks = build_networks(settings.networks, base.unet, settings.num_frames, max_tokens(tokenizer))
+    else:
+        networks = HARIVONetworks(trained.unet, trained.mapping_network, trained.frame_tokens)
     if settings.data.path is None:
         scenes = harivo_scenes(settings)
         latents, _ = drawn_latents(work, base.vae, settings, scenes)
@@ -53,7 +61,7 @@ def run_harivo(settings: HARIVOSettings) -> Iterator[TrainingRecord]:
         batches, latent_size = yield from _own_windows(work, base.vae, settings, tokenizer)
     predicts = base.scheduler.config.get("prediction_type", "epsilon")
     noise = DDPMScheduler(**betas, prediction_type=predicts, clip_sample=False)
-    if settings.data.path is None and networks.frame_tokens is not None:
+    if trained is None and settings.data.path is None and networks.frame_tokens is not None:
         yield from _prepare_tokens(work, settings, networks.frame_tokens, base, noise, scenes, tuple(latents.shape[2:]))
     null_ids = tokenize(tokenizer, [""])[0]
     objective = HARIVOObjective(networks, noise, settings, base.text_encoder, null_ids, tuple(latent_size))  # type: ignore[arg-type]
@@ -73,6 +81,19 @@ def harivo_scenes(recipe: HARIVORecipe) -> list[Scene]:
     return [crossing(scene, recipe.num_frames) for scene in scenes] if recipe.crossing else scenes
 
 
+def _trained(settings: HARIVOSettings) -> HARIVOPipeline | None:
+    """The base itself, if it is a HARIVO model."""
+    folder = local_source(settings.base)
+    index = hub_index(settings.base) if folder is None else read_index(folder, settings.base)
+    if index.get("_class_name") != HARIVOPipeline.__name__:
+        return None
+    pipeline = HARIVOPipeline.from_pretrained(settings.base)
+    if pipeline.config.window_size != settings.num_frames:
+        has = pipeline.config.window_size
+        raise ValueError(f"num_frames must be {has}, the window of the base; got {settings.num_frames}")
+    return pipeline
+
+
 def assemble(base: Any, networks: HARIVONetworks, settings: HARIVOSettings) -> HARIVOPipeline:
     """Put the trained networks and the parts of the image model together."""
     betas = changed_schedule(base.scheduler, settings)
@@ -83,6 +104,7 @@ def assemble(base: Any, networks: HARIVONetworks, settings: HARIVOSettings) -> H
         )
     else:
         scheduler = type(base.scheduler).from_config(base.scheduler.config, **betas)
+    continuing = "empty" if settings.distillation.num_steps else "own"
     return HARIVOPipeline(
         vae=base.vae,
         text_encoder=base.text_encoder,
@@ -93,7 +115,7 @@ def assemble(base: Any, networks: HARIVONetworks, settings: HARIVOSettings) -> H
         frame_tokens=networks.frame_tokens,
         window_size=settings.num_frames,
         overlap=settings.num_frames // 3,
-        continuing_tokens="empty" if settings.distillation.num_steps else "own",
+        continuing_tokens=base.config.get("continuing_tokens", continuing),
         call_defaults=dict(settings.call_defaults) or None,
     )
 

@@ -1,0 +1,34 @@
+"""What the benches share that train their models first."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from longvid.training.loop import TrainingRecord
+
+NUM_SCENES = 2000
+"""Drawn clips that a model of an experiment learns from."""
+REPORT_EVERY = 50
+
+
+def follow(records: Iterable[TrainingRecord], name: str, say: Callable[[str], None]) -> None:
+    """Run a training to its end and tell of every fiftieth step."""
+    say(f"training {name}")
+    for record in records:
+        if record.metrics and (record.step % REPORT_EVERY == 0 or record.step == record.num_steps):
+            loss, left = record.metrics["loss"], record.seconds * (record.num_steps - record.step)
+            say(f"{name}  step {record.step}/{record.num_steps}  loss {loss:.4f}  about {left:.0f} s left")
+
+
+def share_latents(output: Path, others: Iterable[Path]) -> None:
+    """Take the encoded clips of another training for the one in `output`, which checks that they are the right ones."""
+    target = output / "training" / "latents.safetensors"
+    made = [path / "training" / target.name for path in sorted(others) if path != output]
+    made = [path for path in made if path.is_file()]
+    if made and not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(".copied")
+        shutil.copyfile(made[0], partial)
+        partial.replace(target)

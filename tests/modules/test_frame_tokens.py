@@ -1,9 +1,12 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from longvid import FrameTokenGenerator
 from longvid.modules import HARIVO_FRAME_TOKENS, count_parameters, fit_tokens, frame_context
+from longvid.modules.frame_tokens import smoothed
 
 TEXT = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
 
@@ -51,6 +54,24 @@ def test_a_last_layer_of_zeros_makes_tokens_of_zeros_that_can_be_trained():
     assert not made(TEXT).any()
     made(TEXT).sub(1).square().sum().backward()
     assert made.layers[-2].weight.grad.any()
+
+
+def test_smoothing_averages_neighbouring_frames_and_keeps_what_does_not_change():
+    torch.manual_seed(0)
+    plain = FrameTokenGenerator(text_dim=4, num_text_tokens=3, num_frames=9, tokens_per_frame=2)
+    smooth = FrameTokenGenerator(text_dim=4, num_text_tokens=3, num_frames=9, tokens_per_frame=2, smoothing=1.5)
+    smooth.load_state_dict(plain.state_dict())
+    text = torch.randn(2, 3, 4)
+    before, after = plain(text), smooth(text)
+    weights = [math.exp(-((4 - g) ** 2) / (2 * 1.5**2)) for g in range(9)]
+    middle = sum(w * before[:, g] for g, w in enumerate(weights)) / sum(weights)
+    torch.testing.assert_close(after[:, 4], middle)
+    level = before[:, :1].expand(-1, 9, -1, -1)
+    torch.testing.assert_close(smoothed(level, 1.5), level)
+    torch.testing.assert_close(smoothed(before, 0.05), before)  # far below a frame it is nothing
+    torch.testing.assert_close(smoothed(before, 1e6), before.mean(1, keepdim=True).expand_as(before))
+    with pytest.raises(ValueError, match="smoothing must be at least 0 frames; got -1"):
+        FrameTokenGenerator(smoothing=-1)
 
 
 def test_clips_of_other_lengths_take_a_slice_a_line_or_the_tokens_again():

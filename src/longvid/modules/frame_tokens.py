@@ -27,12 +27,15 @@ class FrameTokenGenerator(ModelMixin, ConfigMixin):
         tokens_per_frame: K; 0 makes none.
         zero_init_last: Whether the last layer, and with it every token, is zero at first. A token of zeros still takes
             its share of the attention.
+        smoothing: Standard deviation, in frames, of a Gaussian that the tokens are averaged with along the clip, so that
+            neighbouring frames hear nearly the same; 0, as in the paper, leaves them as they are. What lies beyond the
+            first and the last frame does not count.
 
     Shapes:
         text (B, M, D) -> tokens (B, F, K, D); `frame_context` joins them to the text.
 
     Raises:
-        ValueError: when called, for a text of another length or width.
+        ValueError: for a negative smoothing; when called, for a text of another length or width.
 
     Source: HARIVO (arXiv:2410.07763), Sec. 3.5 and the appendix's `Frame_wise_token`, with its two SiLUs behind the first layer.
     """
@@ -45,8 +48,11 @@ class FrameTokenGenerator(ModelMixin, ConfigMixin):
         num_frames: int = 24,
         tokens_per_frame: int = 3,
         zero_init_last: bool = False,
+        smoothing: float = 0.0,
     ):
         super().__init__()
+        if smoothing < 0:
+            raise ValueError(f"smoothing must be at least 0 frames; got {smoothing}")
         layers: list[nn.Module] = []
         if tokens_per_frame:
             layers = [nn.Linear(text_dim, text_dim), nn.SiLU(), nn.SiLU()]
@@ -66,7 +72,25 @@ class FrameTokenGenerator(ModelMixin, ConfigMixin):
         num_frames, per_frame = self.config["num_frames"], self.config["tokens_per_frame"]
         if not per_frame:
             return text.new_zeros(len(text), num_frames, 0, width)
-        return rearrange(self.layers(text), "b (f n) d -> b f n d", f=num_frames)
+        tokens = rearrange(self.layers(text), "b (f n) d -> b f n d", f=num_frames)
+        return smoothed(tokens, self.config["smoothing"]) if self.config["smoothing"] else tokens
+
+
+def smoothed(tokens: Tensor, deviation: float) -> Tensor:
+    r"""Average tokens along the frames with a Gaussian, whose weights add up to 1 at every frame.
+
+    .. math:: \bar t_f = \frac{\sum_g e^{-(f - g)^2 / 2 \sigma^2}\, t_g}{\sum_g e^{-(f - g)^2 / 2 \sigma^2}}
+
+    Args:
+        tokens: Tokens of the frames of a clip.
+        deviation: :math:`\sigma`, in frames, above 0.
+
+    Shapes:
+        (B, F, K, D) -> (B, F, K, D).
+    """
+    places = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float32)
+    weights = torch.softmax(-((places[:, None] - places) / deviation).square() / 2, dim=1)
+    return torch.einsum("f g, b g n d -> b f n d", weights.to(tokens), tokens)
 
 
 def fit_tokens(tokens: Tensor, num_frames: int, mode: str | None = None) -> Tensor:

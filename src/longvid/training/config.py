@@ -181,6 +181,8 @@ def _check_alignment(settings: HARIVOSettings) -> None:
             raise ValueError(
                 f"distillation.{name} is a share of the samples, in [0, 1]; got {getattr(distillation, name)}"
             )
+    if distillation.smoothing < 0:
+        raise ValueError(f"distillation.smoothing must be at least 0 frames; got {distillation.smoothing}")
     if distillation.timestep_power < 0:
         raise ValueError(f"distillation.timestep_power must be at least 0; got {distillation.timestep_power}")
     for phase, options in (("alignment", alignment), ("distillation", distillation)):

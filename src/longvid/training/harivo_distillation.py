@@ -40,6 +40,9 @@ class DistillationOptions:
         drop_text: Share of empty captions, whose tokens learn to change nothing.
         pure_noise: Share of the samples at the highest level of noise, where sampling begins.
         timestep_power: How the other levels are drawn, see `draws.draw_timesteps`.
+        smoothing: What the tokens are averaged with over the frames when the phase is over, see
+            `FrameTokenGenerator`: between two places there are no words, and unsmoothed tokens go from one to the next in
+            jumps.
     """
 
     num_steps: int = 400
@@ -48,6 +51,7 @@ class DistillationOptions:
     drop_text: float = 0.1
     pure_noise: float = 0.3
     timestep_power: float = 8.0
+    smoothing: float = 3.0
     seed: int = 0
     optimizer: OptimizerOptions = field(
         default_factory=lambda: OptimizerOptions(

@@ -149,6 +149,8 @@ def _prepare_tokens(
             work.keep(name, frame_tokens=tokens)
         else:
             tokens.load_state_dict(FrameTokenGenerator.from_pretrained(str(folder / "frame_tokens")).state_dict())
+    if distil.num_steps:
+        tokens.register_to_config(smoothing=distil.smoothing)
 
 
 def _own_windows(

@@ -29,7 +29,7 @@ HARIVO_CALL_DEFAULTS: dict[str, Any] = {
     "num_inference_steps": 12,
     "guidance_scale": 3.0,
     "num_frames": 24,
-    "mg_scale": 5.0,
+    "mg_scale": 40.0,
     "mg_max_ratio": 1.0,
 }
 

@@ -37,7 +37,21 @@ def recipe_of(*words, config=None) -> HARIVORecipe:
         "reg.num_frames=2",
         "networks.motion_heads=2",
     ]
-    small += [] if config else ["dc.weight=0.1"]
+    small += (
+        []
+        if config
+        else [
+            "train_frame_tokens=true",
+            "trs.weight=0.1",
+            "dc.weight=0.1",
+            "reg.weight=0.1",
+            "max_weight=5",
+            "min_weight=null",
+            "networks.mapping_conv=temporal",
+            "networks.mapping_channels=null",
+            "networks.motion_mid_block=false",
+        ]
+    )
     file = find_config(config) if config else None
     return merge_settings(HARIVOSettings, file=file, overrides=[*small, *words])
 

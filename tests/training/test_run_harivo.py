@@ -23,7 +23,7 @@ from longvid.training.run_harivo import changed_schedule
 SMALL = [
     "checkpoint_every=1", "num_scenes=3", "num_frames=3", "batch_size=1", "num_steps=2", "optimizer.warmup_steps=1",
     "networks.motion_heads=2", "dc.queue_size=4", "reg.num_frames=1", "alignment.num_steps=2", "alignment.batch_size=2",
-    "distillation.num_steps=1", "distillation.batch_size=2",
+    "distillation.num_steps=1", "distillation.batch_size=2", "train_frame_tokens=true",
     "motions=[left,right]",
 ]  # fmt: skip
 STEPS = [("alignment", 1), ("alignment", 2), ("distillation", 1), ("harivo", 1), ("harivo", 2)]

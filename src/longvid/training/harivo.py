@@ -69,17 +69,21 @@ class HARIVORecipe:
     straight motions pass the middle of their way half-way through, see `harivo_alignment.crossing`.
     """
 
-    networks: NetworkOptions = field(default_factory=lambda: NetworkOptions(motion_heads=4))
-    trs: AttentionLossOptions = field(default_factory=AttentionLossOptions)
+    networks: NetworkOptions = field(
+        default_factory=lambda: NetworkOptions(
+            mapping_channels=32, mapping_conv="3d", motion_heads=4, motion_mid_block=True
+        )
+    )
+    trs: AttentionLossOptions = field(default_factory=lambda: AttentionLossOptions(weight=0.001))
     dc: ContrastiveOptions = field(default_factory=lambda: ContrastiveOptions(weight=0.0))
-    reg: RegularisationOptions = field(default_factory=lambda: RegularisationOptions(num_frames=4))
+    reg: RegularisationOptions = field(default_factory=lambda: RegularisationOptions(weight=0.02, num_frames=1))
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
     distillation: DistillationOptions = field(default_factory=DistillationOptions)
-    train_frame_tokens: bool = True
+    train_frame_tokens: bool = False
     drop_text: float = 0.1
-    timestep_power: float = 1.0
-    max_weight: float = 5.0
-    min_weight: float | None = None
+    timestep_power: float = 0.0
+    max_weight: float = 20.0
+    min_weight: float | None = 0.05
     beta_schedule: str | None = None
     beta_end: float | None = None
     num_scenes: int = 4000
@@ -87,10 +91,12 @@ class HARIVORecipe:
     motions: tuple[str, ...] = MOTIONS
     crossing: bool = True
     batch_size: int = 4
-    num_steps: int = 4000
+    num_steps: int = 2500
     seed: int = 0
     optimizer: OptimizerOptions = field(
-        default_factory=lambda: OptimizerOptions(learning_rate=1e-3, lr_schedule="cosine", warmup_steps=100)
+        default_factory=lambda: OptimizerOptions(
+            learning_rate=1e-3, lr_schedule="cosine", warmup_steps=100, ema_decay=0.998
+        )
     )
 
 

@@ -8,6 +8,8 @@ from longvid.reproduce.art_v import CEILING, COMPARED
 from longvid.reproduce.experiment import Bench, Experiment, Measure, Setup, Size, Variant
 from longvid.reproduce.harivo import DRAWN, NAMED
 from longvid.reproduce.harivo import MODEL as HARIVO
+from longvid.reproduce.streaming_t2v import MODEL as STREAMING_T2V
+from longvid.reproduce.streaming_t2v import NAMED as STREAMING_NAMED
 from longvid.reproduce.verdicts import Wins
 from longvid.reproduce.video_measures import (
     BACKGROUND_DRIFT,
@@ -18,6 +20,11 @@ from longvid.reproduce.video_measures import (
     FLICKER,
     JUMP,
     PRESENT,
+    PULSING,
+    SEAM,
+    TRAVEL,
+    VANISHING,
+    WORST_JOINT,
 )
 
 
@@ -59,6 +66,48 @@ MITIGATED_ART_V = Experiment(
 )
 
 
+def _streaming_bench(setup: Setup) -> Bench:
+    from longvid.reproduce.streaming_t2v_bench import MitigatedStreamingBench
+
+    return MitigatedStreamingBench(setup)
+
+
+STEADIER = (BACKGROUND_DRIFT, COLOR, DIRECTION, PULSING, JUMP, VANISHING, SEAM)
+
+MITIGATED_STREAMING_T2V = Experiment(
+    name="mitigated-streaming-t2v",
+    title="HARIVO's mitigating gradient on StreamingT2V",
+    source="HARIVO (arXiv:2410.07763), Sec. 3.7, on StreamingT2V (arXiv:2403.14773); no paper has tried it",
+    claim=(
+        "HARIVO draws neighbouring frames of a video together at every denoising step, which removes abrupt changes. If"
+        " it did the same inside of StreamingT2V's chunks, which begin with the frames that they continue, chunks would"
+        " also continue more smoothly."
+    ),
+    setup=(
+        f"{STREAMING_NAMED} makes each video from its caption, with its recommended settings; the prediction of every"
+        " chunk is wrapped in `mitigated`, with `max_ratio=1`, which keeps a frame from going beyond the one before it. All"
+        " scales start from the same noise. Scale 40 is HARIVO's for latents eight times as large, about 5 here."
+    ),
+    variants=(
+        *(Variant(f"scale-{scale}", f"scale {scale}", scale, x=scale) for scale in (0, 1, 5, 20)),
+        CEILING,
+    ),
+    measures=(
+        BACKGROUND_DRIFT, COLOR_DRIFT, DIRECTION, COLOR, PRESENT, PULSING, JUMP, VANISHING, SEAM, TRAVEL, FLICKER,
+    ),
+    expectations=tuple(Wins("scale-5", "scale-0", measure.name, from_paper=False) for measure in STEADIER),
+    size=Size(num_prompts=16, num_seeds=1, num_frames=64, batch_size=8),
+    bench=_streaming_bench,
+    model=STREAMING_T2V,
+    axis="scale of the mitigating gradient",
+    notes=(
+        "The frames of the chunk before are not held: a chunk makes them again, mitigated with the rest, and throws them"
+        " away.",
+        "What is drawn to the frame before moves less: read travel, direction and flicker beside the rest.",
+    ),
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Joined:
     """How the windows of a long video are joined.
@@ -79,20 +128,6 @@ def _windows_bench(setup: Setup) -> Bench:
     return WindowsBench(setup)
 
 
-SEAM = Measure(
-    "seam",
-    "step over a seam",
-    "lower",
-    "×",
-    "where this variant joins windows (with random cuts, wherever it may), as a multiple of the mean step elsewhere",
-)
-WORST_JOINT = Measure(
-    "worst_joint",
-    "largest step in an overlap",
-    "lower",
-    "×",
-    "the same frames for every variant, as a multiple of the median step elsewhere; drawn videos are above 1, too",
-)
 STRETCHES = Measure(
     "stretches", "direction right in parts", "higher", "%", "share of the stretches of 16 frames that move as asked"
 )

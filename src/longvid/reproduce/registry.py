@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from longvid.reproduce.art_v import MASK_STRENGTH, NOISE_AUGMENTATION
 from longvid.reproduce.art_v_trained import ANCHOR, MASK
-from longvid.reproduce.cross_method import HARIVO_WINDOWS, MITIGATED_ART_V
+from longvid.reproduce.cross_method import HARIVO_WINDOWS, MITIGATED_ART_V, MITIGATED_STREAMING_T2V
 from longvid.reproduce.experiment import Experiment
 from longvid.reproduce.harivo import MAPPING_NOISE, MG_SCALE, NORMALITY
 from longvid.reproduce.harivo_trained import TABLE_1
+from longvid.reproduce.streaming_t2v import APM, BLENDING, CONTEXT
+from longvid.reproduce.streaming_t2v_trained import CAM
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
@@ -20,7 +22,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         MG_SCALE,
         MAPPING_NOISE,
         NORMALITY,
+        CAM,
+        APM,
+        BLENDING,
+        CONTEXT,
         MITIGATED_ART_V,
+        MITIGATED_STREAMING_T2V,
         HARIVO_WINDOWS,
     )
 }

@@ -64,6 +64,21 @@ TRAVEL = Measure(
 )
 STEADINESS_MEASURES = (PULSING, JUMP, VANISHING, TRAVEL)
 
+SEAM = Measure(
+    "seam",
+    "step over a seam",
+    "lower",
+    "×",
+    "where this variant joins windows (with random cuts, wherever it may), as a multiple of the mean step elsewhere",
+)
+WORST_JOINT = Measure(
+    "worst_joint",
+    "largest step in an overlap",
+    "lower",
+    "×",
+    "the same frames for every variant, as a multiple of the median step elsewhere; drawn videos are above 1, too",
+)
+
 
 def directed_scenes(prompts: Sequence[int]) -> list[Scene]:
     """Numbered scenes of one sprite that moves in a straight line, from combinations that training never drew."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,11 +64,17 @@ def run_video_base(settings: VideoBaseSettings) -> Iterator[TrainingRecord]:
     work.publish(TextToVideoSDPipeline(**parts, unet=unet.eval()).save_pretrained)
 
 
-def run_streaming_t2v(settings: StreamingT2VSettings) -> Iterator[TrainingRecord]:
+def run_streaming_t2v(
+    settings: StreamingT2VSettings, grow: Callable[[StreamingT2VSettings], StreamingT2VPipeline] | None = None
+) -> Iterator[TrainingRecord]:
     """Grow `settings.base` into StreamingT2V, train CAM, then CAM and APM, and leave `settings.output` as a folder.
 
     Killed at any moment and started again with the same settings, the run goes on from its last checkpoint and ends in
     the same weights.
+
+    Args:
+        settings: The recipe, and where things come from and go.
+        grow: Builds the untrained model, with another conditioning module than CAM for instance.
 
     Raises:
         ValueError: for settings that cannot work, data that cannot be read, a base without the layout of a video UNet,
@@ -77,7 +83,7 @@ def run_streaming_t2v(settings: StreamingT2VSettings) -> Iterator[TrainingRecord
     check_streaming_t2v(settings)
     work = Workspace(settings.output, settings)
     torch.manual_seed(settings.seed)
-    pipeline = _grown(settings)
+    pipeline = (grow or _grown)(settings)
     tokenizer = pipeline.tokenizer
     if settings.data.path is None:
         latents, scenes = drawn_latents(work, pipeline.vae, settings, num_frames=settings.clip_frames)

@@ -96,9 +96,10 @@ MITIGATED_STREAMING_T2V = Experiment(
         BACKGROUND_DRIFT, COLOR_DRIFT, DIRECTION, COLOR, PRESENT, PULSING, JUMP, VANISHING, SEAM, TRAVEL, FLICKER,
     ),
     expectations=tuple(Wins("scale-5", "scale-0", measure.name, from_paper=False) for measure in STEADIER),
-    size=Size(num_prompts=16, num_seeds=1, num_frames=64, batch_size=8),
+    size=Size(num_prompts=12, num_seeds=1, num_frames=64, batch_size=6),
     bench=_streaming_bench,
     model=STREAMING_T2V,
+    cpu_minutes=17,
     axis="scale of the mitigating gradient",
     notes=(
         "The frames of the chunk before are not held: a chunk makes them again, mitigated with the rest, and throws them"

@@ -79,17 +79,16 @@ def memory_caption(prompt: int, scene: Scene) -> str:
     return caption_clip(scene, 0, Omissions(0, 1, 0, 0, 0, 0, 1, 0))
 
 
-def read_memory(prompts: Sequence[int], scenes: Sequence[Scene], videos: Tensor) -> list[dict[str, float | None]]:
-    """The `MEMORY_MEASURES` of videos (B, 3, F, 64, 64) in [0, 1]; F is 9 or more."""
+def read_memory(scenes: Sequence[Scene], videos: Tensor) -> list[dict[str, float | None]]:
+    """The `MEMORY_MEASURES` of videos (B, 3, F, 64, 64) in [0, 1], all but `UNTOLD`; F is 9 or more."""
     from longvid.sprites.draw import draw
     from longvid.sprites.judge import read_batch
 
     rows, drawn = [], read_batch(draw(scenes, videos.shape[2]))
-    for prompt, video, reading, truth in zip(prompts, videos, read_batch(videos), drawn, strict=True):
-        sprite, kept = reading.sprites[0], _kept(reading.sprites[0])
+    for video, reading, truth in zip(videos, read_batch(videos), drawn, strict=True):
+        sprite = reading.sprites[0]
         rows.append({
-            IDENTITY.name: kept,
-            UNTOLD.name: None if tells_colors(prompt) else kept,
+            IDENTITY.name: _kept(sprite),
             SPRITE_DRIFT.name: _color_drift(video, reading),
             SCENE_DRIFT.name: _scene_drift(video, sprite.present),
             RETURNS.name: float(comes_back(sprite.present)) if comes_back(truth.sprites[0].present) else None,

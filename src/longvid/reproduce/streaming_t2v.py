@@ -124,17 +124,18 @@ BLENDING = Experiment(
         *(Wins("shared-noise", "own-noise", measure.name, from_paper=False) for measure in JOINED),
         *(Wins("random", "every-step", measure.name, from_paper=False) for measure in JOINED),
     ),
-    size=Size(num_prompts=16, num_seeds=1, num_frames=64, batch_size=8),
+    size=Size(num_prompts=12, num_seeds=1, num_frames=64, batch_size=6),
     bench=_blending_bench,
     model=ENHANCER,
+    cpu_minutes=14,
     notes=(
         "The paper does not say whether chunks that are enhanced independently overlap: both readings are here. Its figure"
         " is of real videos at 720 x 720 pixels; here a sprite moves over a background that stands still, which has a"
         " deviation of its own: compare with the drawn videos.",
         "Where chunks are joined at every step at a constant place, each still sees what the other makes of the overlap:"
         " that is a part of randomized blending, and not one of the paper's rows.",
-        "At the same place, a step over a joint is a multiple of those elsewhere: the largest step in an overlap is read"
-        " for all variants at the places where chunks that overlap may be joined.",
+        "The largest step in an overlap is read at the same places for all variants: where chunks that overlap may be"
+        " joined. What pulses inside of chunks adds to the deviation of the flow, too.",
     ),
 )  # fmt: skip
 
@@ -169,6 +170,7 @@ APM = Experiment(
     size=Size(num_prompts=16, num_seeds=1, num_frames=80, batch_size=8),
     bench=_memory_bench,
     model=MODEL,
+    cpu_minutes=23,
     notes=(
         "One model, trained with APM, makes all rows: taken away at test time is not trained without, which is the paper's"
         " ablation. A blank anchor is something it was trained with now and then.",
@@ -200,9 +202,10 @@ CONTEXT = Experiment(
     ),
     measures=(*SAME, PRESENT, BACKGROUND, SEAM, JUMP, PULSING, FLICKER),
     expectations=tuple(Wins("pixels", "latents", measure.name, from_paper=False) for measure in SAME),
-    size=Size(num_prompts=12, num_seeds=1, num_frames=96, batch_size=6),
+    size=Size(num_prompts=8, num_seeds=1, num_frames=64, batch_size=8),
     bench=_context_bench,
     model=MODEL,
+    cpu_minutes=6,
     notes=(
         "A video from text alone is the same either way, up to rounding. A module that reads latents, such as the paper's"
         " Conc-Cond, is another matter: with pixels, what it reads has been decoded and encoded again for every chunk;"

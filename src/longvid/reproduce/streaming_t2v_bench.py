@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from longvid.pipelines.streaming_t2v import StreamingT2VPipeline
 from longvid.reproduce.captioned_bench import CaptionedBench
-from longvid.reproduce.experiment import Measured, Variant
-from longvid.reproduce.memory_measures import memory_caption, memory_scenes, read_memory
+from longvid.reproduce.experiment import Measured, Setup, Variant
+from longvid.reproduce.memory_measures import memory_caption, memory_scenes, read_memory, tells_colors
 from longvid.reproduce.streaming_t2v import MODEL, Changed
 from longvid.samplers.mitigating_gradient import mitigated
 from longvid.sprites.draw import draw
@@ -45,7 +46,7 @@ class StreamingBench(CaptionedBench):
         how: Changed = variant.how
         if not how.parts:
             return self.pipe
-        changed = self.kind.from_pipe(self.pipe, **how.parts)
+        changed = self.kind.from_pipe(self.pipe, **{"cam": self.pipe.cam, **how.parts})
         changed.set_progress_bar_config(disable=True)
         return changed
 
@@ -62,7 +63,7 @@ class MemoryBench(StreamingBench):
         ValueError: if the model has no long-term memory.
     """
 
-    def __init__(self, setup: Any, model: str | None = None) -> None:
+    def __init__(self, setup: Setup, model: str | None = None) -> None:
         super().__init__(setup, model)
         if self.pipe.apm is None:
             raise ValueError(f"expected a model with a long-term memory (apm); {self.model} has none")
@@ -76,15 +77,17 @@ class MemoryBench(StreamingBench):
         return memory_caption(prompt, scene)
 
     def measure(self, variant: Variant, prompts: Sequence[int], seed: int) -> list[Measured]:
-        """With what is still as it was at the beginning."""
-        self._prompts = prompts
-        return super().measure(variant, prompts, seed)
+        """Make the videos and read them; those whose caption names no colours are counted apart, too."""
+        rows = super().measure(variant, prompts, seed)
+        untold = [
+            None if tells_colors(prompt) else row.values["identity"] for prompt, row in zip(prompts, rows, strict=True)
+        ]
+        return [replace(row, values={**row.values, "untold": own}) for row, own in zip(rows, untold, strict=True)]
 
     def read(self, variant: Variant, scenes: Sequence[Scene], videos: Tensor) -> list[dict[str, float | None]]:
         """With the measures of memory."""
         rows = super().read(variant, scenes, videos)
-        memory = read_memory(self._prompts, scenes, videos)
-        return [row | more for row, more in zip(rows, memory, strict=True)]
+        return [row | more for row, more in zip(rows, read_memory(scenes, videos), strict=True)]
 
 
 class ContinuedBench(StreamingBench):

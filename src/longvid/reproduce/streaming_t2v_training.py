@@ -76,7 +76,7 @@ class TrainedStreamingBench(StreamingBench):
         pipe = self._pipes[key]
         if pipe.config["context"] == how.context:
             return pipe
-        changed = StreamingT2VPipeline.from_pipe(pipe, context=how.context)
+        changed = StreamingT2VPipeline.from_pipe(pipe, cam=pipe.cam, context=how.context)
         changed.set_progress_bar_config(disable=True)
         return changed
 

@@ -85,10 +85,14 @@ FLOW_STD = Measure(
     "standard deviation of the flow's magnitude over the picture, mean over the frames, at 128 x 128 pixels (OpenCV DIS)",
 )
 FLOW_TIME = Measure(
-    "flow_time", "its mean over time", "lower", "px", "standard deviation over the frames of the mean magnitude"
+    "flow_time",
+    "deviation of the flow over time",
+    "lower",
+    "px",
+    "standard deviation over the frames of the flow's mean magnitude over the picture",
 )
 DISTANCE = Measure("distance", "distance to the drawn video", "lower", "/255", "mean absolute difference of all pixels")
-JOINED = (FLOW_STD, WORST_JOINT)
+JOINED = (FLOW_STD, FLOW_TIME, WORST_JOINT)
 
 BLENDING = Experiment(
     name="streaming-t2v-blending",
@@ -129,9 +133,10 @@ BLENDING = Experiment(
     model=ENHANCER,
     cpu_minutes=14,
     notes=(
-        "The paper does not say whether chunks that are enhanced independently overlap: both readings are here. Its figure"
-        " is of real videos at 720 x 720 pixels; here a sprite moves over a background that stands still, which has a"
-        " deviation of its own: compare with the drawn videos.",
+        "The paper does not say whether chunks that are enhanced independently overlap, nor whether its deviation is over"
+        " the picture or over time: both readings of both are here. Its figure is of real videos at"
+        " 720 x 720 pixels; here a sprite moves over a background that stands still, which has a deviation of its own:"
+        " compare with the drawn videos.",
         "Where chunks are joined at every step at a constant place, each still sees what the other makes of the overlap:"
         " that is a part of randomized blending, and not one of the paper's rows.",
         "The largest step in an overlap is read at the same places for all variants: where chunks that overlap may be"

@@ -23,9 +23,9 @@ def tool():
     return module
 
 
-@pytest.mark.parametrize("page", tool().PAGES, ids=lambda page: page.name)
-def test_the_table_on_a_page_is_that_of_the_reports(page):
-    assert tool().with_table(page.read_text()) == page.read_text()
+@pytest.mark.parametrize(("page", "every"), tool().PAGES.items(), ids=lambda value: getattr(value, "name", None))
+def test_the_table_on_a_page_is_that_of_the_reports(page, every):
+    assert tool().with_table(page.read_text(), every=every) == page.read_text()
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.stem)

@@ -1,7 +1,7 @@
-"""Put trained pipeline folders into the package: `python tools/bundle_models.py RUN_FOLDER NAME [--base NAME]`.
+"""Put trained pipeline folders into the package: `python tools/bundle_models.py RUN_FOLDER NAME [--base NAME ...]`.
 
-Weights become float16 safetensors; a component that equals one of `--base` is not stored again but named in `shared.json`,
-and of one that is the base's with parts added, only those are.
+Weights become float16 safetensors; a component that equals one of a `--base` is not stored again but named in `shared.json`,
+and of one that is a base's with parts added, only those are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
@@ -17,19 +18,21 @@ from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from transformers import CLIPModel
 
-from longvid import LongVideoPipeline
-from longvid.bundled import ADDS_TO, ROOT, SHARED
+from longvid import LongVideoPipeline, VideoEnhancerPipeline
+from longvid.bundled import ADDS_TO, ROOT, SHARED, shared_components
 from longvid.pipelines.fingerprint import fingerprint_of
+
+LOADERS = {cls.__name__: cls for cls in (StableDiffusionPipeline, VideoEnhancerPipeline)}
 
 
 def load(folder: Path) -> DiffusionPipeline:
     """A pipeline folder of longvid's or Stable Diffusion's, in float16."""
     kind = json.loads((folder / "model_index.json").read_text())["_class_name"]
-    loader = StableDiffusionPipeline if kind == "StableDiffusionPipeline" else LongVideoPipeline
+    loader: type[Any] = LOADERS.get(kind, LongVideoPipeline)
     return loader.from_pretrained(str(folder), dtype=torch.float16)
 
 
-def bundle(source: Path, name: str, base: str | None) -> Path:
+def bundle(source: Path, name: str, bases: list[str]) -> Path:
     """Write `source` below `longvid/bundled/NAME` and return that folder."""
     target = ROOT / name
     shutil.rmtree(target, ignore_errors=True)
@@ -37,24 +40,31 @@ def bundle(source: Path, name: str, base: str | None) -> Path:
     pipeline.save_pretrained(str(target))
     if (source / "clip").is_dir():
         CLIPModel.from_pretrained(source / "clip", dtype=torch.float16).save_pretrained(target / "clip")
-    if base is not None:
-        shared = {}
-        for part, module in load(ROOT / base).components.items():
-            mine = pipeline.components.get(part)
-            if part == "scheduler" or None in (module, mine):
-                continue
-            if type(mine) is type(module) and fingerprint_of(mine) == fingerprint_of(module):
-                shutil.rmtree(target / part)
-                shared[part] = f"../{base}/{part}"
-            elif isinstance(module, torch.nn.Module) and (added := what_was_added(mine, module)) is not None:
-                save_file(added, target / part / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
-                shared[part] = {ADDS_TO: f"../{base}/{part}"}
+    shared: dict[str, str | dict[str, str]] = {}
+    for base in bases:
+        share(pipeline, base, target, shared)
+    if shared:
         (target / SHARED).write_text(json.dumps(shared, indent=2) + "\n")
     for path in target.rglob("*.json"):
         forget_origin(path)
     for path in target.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return target
+
+
+def share(pipeline: DiffusionPipeline, base: str, target: Path, shared: dict[str, str | dict[str, str]]) -> None:
+    """Take out of `target` what `base` stores itself, and note it in `shared`; a base named earlier goes first."""
+    stored_elsewhere = shared_components(ROOT / base)
+    for part, module in load(ROOT / base).components.items():
+        mine = pipeline.components.get(part)
+        if part == "scheduler" or part in shared or part in stored_elsewhere or None in (module, mine):
+            continue
+        if type(mine) is type(module) and fingerprint_of(mine) == fingerprint_of(module):
+            shutil.rmtree(target / part)
+            shared[part] = f"../{base}/{part}"
+        elif isinstance(module, torch.nn.Module) and (added := what_was_added(mine, module)) is not None:
+            save_file(added, target / part / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
+            shared[part] = {ADDS_TO: f"../{base}/{part}"}
 
 
 def what_was_added(module: torch.nn.Module, base: torch.nn.Module) -> dict[str, torch.Tensor] | None:
@@ -76,7 +86,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("name")
-    parser.add_argument("--base")
+    parser.add_argument("--base", nargs="*", default=[])
     arguments = parser.parse_args()
     folder = bundle(arguments.source, arguments.name, arguments.base)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -12,7 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / "docs" / "assets" / "figures"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "figures.md")
+PAGES = {ROOT / "README.md": False, ROOT / "docs" / "figures.md": True}
+"""Pages, and whether figures without a bar stand there too."""
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 ORDER = ("autoencoder", "text to image", "text to video")
 
@@ -26,8 +27,8 @@ def take(path: Path) -> None:
     target.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def table() -> str:
-    """One row per figure of every report, in Markdown."""
+def table(*, every: bool) -> str:
+    """One row per figure of every report, or per figure that a bar is set for, in Markdown."""
     reports = [json.loads(path.read_text()) for path in REPORTS.glob("*.json")]
     lines = [
         "| model | figure | value | 95 % interval | bar | | chance | judge's ceiling | n |",
@@ -35,7 +36,8 @@ def table() -> str:
     ]
     for report in sorted(reports, key=lambda report: (ORDER.index(report["title"]), report["model"]["name"])):
         for name, figure in report["figures"].items():
-            lines.append(row(report["model"]["name"], name, figure))
+            if every or figure.get("bar") is not None:
+                lines.append(row(report["model"]["name"], name, figure))
     return "\n".join(lines) + "\n"
 
 
@@ -55,14 +57,14 @@ def row(model: str, name: str, figure: dict) -> str:
     return f"| {' | '.join((*cells, show(figure.get('ceiling_vae')), str(figure['n'])))} |"
 
 
-def with_table(text: str) -> str:
+def with_table(text: str, *, every: bool) -> str:
     """A page with the table between its marks."""
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n{table(every=every)}\n{END}{rest.split(END)[1]}"
 
 
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
         take(Path(argument))
-    for page in PAGES:
-        page.write_text(with_table(page.read_text()))
+    for page, every in PAGES.items():
+        page.write_text(with_table(page.read_text(), every=every))

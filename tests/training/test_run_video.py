@@ -104,6 +104,15 @@ def test_the_first_stage_alone_leaves_the_unet_as_it_is(video_base, tmp_path):
     assert any(value.abs().sum() > 0 for name, value in after.items() if name.endswith("mid_merger.proj_out.weight"))
 
 
+def test_without_spatial_layers_the_second_stage_leaves_the_unet_as_it_is(video_base, tmp_path):
+    words = [*SMALL_STREAMING, "cam.num_steps=0", "train_spatial_layers=false"]
+    list(records("streaming-t2v", words, base=video_base, output=tmp_path / "apm"))
+    after = weights(tmp_path / "apm")
+    assert not changed(weights(video_base), after)
+    assert any(gate != 0 for name, gate in after.items() if name.endswith("alpha"))
+    assert any(value.abs().sum() > 0 for name, value in after.items() if name.endswith("mid_merger.proj_out.weight"))
+
+
 def test_own_videos_train_both(clips_folder, tmp_path):
     data = ["data.height=32", "data.width=32", "data.min_frames=5", "num_steps=1"]
     made = list(records("video-base", [*SMALL_VIDEO, *data], data=clips_folder, output=tmp_path / "base"))

@@ -25,11 +25,13 @@ chunks that are joined at a random frame at every step. As many frames come out 
 are made before the first frame is written; what is written is kept when the run is stopped, and with
 --checkpoint the steps are, too.
 
-No enhancer model comes with longvid yet. --model takes the folder or hub id of any text-to-video model
-of diffusers with a 3-D UNet, such as cerspense/zeroscope_v2_XL or ali-vilab/text-to-video-ms-1.7b.
+longvid/enhancer-tiny, the default, knows the built-in world alone. --model takes the folder or hub id
+of any text-to-video model of diffusers with a 3-D UNet, such as cerspense/zeroscope_v2_XL or
+ali-vilab/text-to-video-ms-1.7b.
 """
 EXAMPLES = """\
 examples:
+  longvid enhance demo.mp4 --prompt "a red circle moving right on a blue checkered background" --strength 0.3
   longvid enhance in.mp4 --prompt "a cat running on the street" --model cerspense/zeroscope_v2_XL --output out.mp4
   longvid enhance in.mp4 --prompt "a cat" --model my-model/ --height 576 --width 1024 --strength 0.4
   longvid enhance frames/ --prompt "a cat" --model my-model/ --chunk-size 16 --overlap 4 --dtype float16
@@ -40,6 +42,8 @@ CALL_KEYS = (
     "checkpoint",
 )  # fmt: skip
 """Settings that are arguments of the pipeline's call, by the same names; those left None are not passed."""
+
+DEFAULT_MODEL = "longvid/enhancer-tiny"
 
 
 @dataclass
@@ -114,7 +118,7 @@ def make_parser(prog: str, summary: str) -> Parser:
     """The parser of `longvid enhance`."""
     parser = Parser(
         prog=prog,
-        usage=f"{prog} VIDEO --prompt TEXT --model FOLDER_OR_ID [options]",
+        usage=f"{prog} VIDEO --prompt TEXT [--model FOLDER_OR_ID] [options]",
         description=f"longvid enhance: {summary}.\n\n{ABOUT}",
         epilog=EXAMPLES,
     )
@@ -122,7 +126,12 @@ def make_parser(prog: str, summary: str) -> Parser:
     what = parser.add_argument_group("what")
     what.add_argument("--prompt", metavar="TEXT", help="what the video shows")
     what.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")
-    what.add_argument("--model", metavar="NAME", help="folder or hub id of a text-to-video model; required")
+    what.add_argument(
+        "--model",
+        metavar="NAME",
+        default=DEFAULT_MODEL,
+        help=f"bundled name, folder or hub id of a text-to-video model; {DEFAULT_MODEL}",
+    )
     what.add_argument("--height", metavar="PIXELS", type=at_least(1), help="of the result (default: the video's own,")
     what.add_argument("--width", metavar="PIXELS", type=at_least(1), help="or what keeps the proportions)")
     what.add_argument("--seed", metavar="S", type=at_least(0), help="start of the random numbers (default: drawn)")
@@ -183,8 +192,6 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
         parser.error("expected a video, such as in.mp4")
     if arguments.prompt is None:
         parser.error("expected --prompt, what the video shows")
-    if arguments.model is None:
-        parser.error("expected --model, the folder or hub id of a text-to-video model; none comes with longvid yet")
     if num_launched() > 1:
         from longvid.cli.together import make_together
 

@@ -110,7 +110,7 @@ class TrainedStreamingBench(StreamingBench):
         parts = [
             OmegaConf.load(CONFIG),
             self.recipe,
-            {"base": self.base, "image_encoder": None, "seed": seed, **stages},
+            {"base": self.base, "image_encoder": None, "seed": seed, "train_spatial_layers": True, **stages},
         ]
         if how.learns == "module and UNet":  # as the module alone learns
             parts.insert(1, {"apm": {"optimizer": OmegaConf.load(CONFIG).cam.optimizer}})

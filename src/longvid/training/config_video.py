@@ -49,7 +49,7 @@ class StreamingT2VSettings(StreamingT2VRecipe):
         data: Your own videos; without them, the drawn world.
     """
 
-    base: str = "models/video-base-tiny"
+    base: str = "longvid/enhancer-tiny"
     image_encoder: str | None = "longvid/base-tiny"
     context: str = "pixels"
     output: str | None = None

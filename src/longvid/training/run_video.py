@@ -29,11 +29,11 @@ from longvid.training.streaming_t2v import (
     drawn_chunks,
     train_cam,
     train_cam_and_apm,
+    train_memories,
 )
 from longvid.training.video_base import VideoObjective, build_video_unet, drawn_clips
 from longvid.training.workspace import Workspace
 
-STAGES = {"cam": train_cam, "apm": train_cam_and_apm}
 
 
 def run_video_base(settings: VideoBaseSettings) -> Iterator[TrainingRecord]:
@@ -105,7 +105,8 @@ def run_streaming_t2v(
     for part in networks:
         if part is not None:
             part.train()
-    for name, choose in STAGES.items():
+    stages = {"cam": train_cam, "apm": train_cam_and_apm if settings.train_spatial_layers else train_memories}
+    for name, choose in stages.items():
         stage: StageOptions = getattr(settings, name)
         if stage.num_steps == 0:
             continue

@@ -39,7 +39,8 @@ class StreamingT2VRecipe:
     """How CAM and APM learn: which frames of a clip are what, and what is dropped.
 
     Of a clip of `anchor_window` + `chunk_size` frames, the first `anchor_window` hold the anchor, drawn at random; the
-    others are to be denoised, and their first `overlap` are the context (the paper: 1-16, 17-32, 17-24). For
+    others are to be denoised, and their first `overlap` are the context (the paper: 1-16, 17-32, 17-24). Without
+    `train_spatial_layers` the second stage leaves the whole UNet as it is, so that models of one base can share it. For
     `max_weight` and `min_weight` see `unet.loss_weight`, for `timestep_power` `draws.draw_timesteps`.
     """
 
@@ -59,6 +60,7 @@ class StreamingT2VRecipe:
     motions: tuple[str, ...] = MOTIONS
     batch_size: int = 8
     seed: int = 0
+    train_spatial_layers: bool = True
     cam: StageOptions = field(default_factory=lambda: StageOptions(num_steps=1000))
     apm: StageOptions = field(default_factory=lambda: StageOptions(num_steps=500))
 
@@ -75,11 +77,17 @@ def train_cam(unet: VideoUNet, cam: nn.Module, apm: nn.Module | None) -> None:
             part.requires_grad_(learns)
 
 
+def train_memories(unet: VideoUNet, cam: nn.Module, apm: nn.Module | None) -> None:
+    """Stage two around a UNet at rest: what conditions it on frames and on the anchor learns."""
+    for part, learns in ((unet, False), (cam, True), (apm, True)):
+        if part is not None:
+            part.requires_grad_(learns)
+
+
 def train_cam_and_apm(unet: VideoUNet, cam: nn.Module, apm: nn.Module | None) -> None:
     """Stage two: everything learns but the UNet's temporal layers."""
-    for part in (unet, cam, apm):
-        if part is not None:
-            part.requires_grad_(True)
+    train_memories(unet, cam, apm)
+    unet.requires_grad_(True)
     for name, parameter in unet.named_parameters():
         if any(part in TEMPORAL for part in name.split(".")):
             parameter.requires_grad_(False)

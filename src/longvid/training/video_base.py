@@ -29,23 +29,25 @@ class VideoBaseRecipe:
     `max_weight` and `min_weight` see `unet.loss_weight`, for `timestep_power` `draws.draw_timesteps`.
     """
 
-    channels: tuple[int, ...] | None = (32, 64)
+    channels: tuple[int, ...] | None = None
     layers_per_block: int = 1
     head_dim: int = 8
     norm_groups: int = 16
     num_frames: int = 16
     drop_text: float = 0.1
     max_weight: float = 5.0
-    min_weight: float | None = 0.5
+    min_weight: float | None = 0.2
     timestep_power: float = 0.43
     num_scenes: int = 5000
     clip_frames: int = 32
     motions: tuple[str, ...] = MOTIONS
-    batch_size: int = 8
-    num_steps: int = 2400
+    batch_size: int = 4
+    num_steps: int = 1000
     seed: int = 0
     optimizer: OptimizerOptions = field(
-        default_factory=lambda: OptimizerOptions(learning_rate=1.5e-3, lr_schedule="cosine", warmup_steps=150)
+        default_factory=lambda: OptimizerOptions(
+            learning_rate=7e-4, lr_schedule="cosine", warmup_steps=30, ema_decay=0.993
+        )
     )
 
 

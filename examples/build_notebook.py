@@ -4,6 +4,7 @@
 and complains if the notebook has other cells or no outputs, without touching it.
 """
 
+import os
 import re
 import sys
 import tempfile
@@ -28,7 +29,9 @@ def executed(source):
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # the same notebook gets the same file
     with tempfile.TemporaryDirectory() as folder:
-        NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}}).execute()
+        paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]  # a notebook may import a script beside it
+        client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}})
+        client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when it ran
         if cell.cell_type == "code":  # progress bars and the like

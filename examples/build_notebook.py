@@ -30,7 +30,7 @@ def executed(source):
         cell.id = f"cell-{number}"  # the same notebook gets the same file
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]  # a notebook may import a script beside it
-        client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}})
+        client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": folder}})
         client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when it ran

@@ -35,7 +35,6 @@ from longvid.training.video_base import VideoObjective, build_video_unet, drawn_
 from longvid.training.workspace import Workspace
 
 
-
 def run_video_base(settings: VideoBaseSettings) -> Iterator[TrainingRecord]:
     """Train a text-to-video UNet over one chunk of frames, and leave `settings.output` as a pipeline folder of diffusers.
 

@@ -63,11 +63,12 @@ def main():
         clean = to_x0(prediction, sample, t, pipe.scheduler)
         print(f"clean estimate, {name}: {shape(clean)}, frame to frame {step(clean):.2f}")
 
-    scale, mg_scale = (pipe.config.call_defaults[name] for name in ("guidance_scale", "mg_scale"))
+    defaults = {**pipe.method_defaults, **pipe.config.call_defaults}
+    scale, mg_scale, cap = (defaults[name] for name in ("guidance_scale", "mg_scale", "mg_max_ratio"))
     guided = unconditional + scale * (conditional - unconditional)
     epsilon, level = to_epsilon(guided, sample, t, pipe.scheduler), alpha_bar(pipe.scheduler, t)
-    moved = mitigating_gradient(epsilon, sample, level, mg_scale)
-    for name, prediction in (("guided", epsilon), (f"after the mitigating gradient of {mg_scale}", moved)):
+    moved = mitigating_gradient(epsilon, sample, level, mg_scale, max_ratio=cap)
+    for name, prediction in (("guided", epsilon), (f"after the mitigating gradient of {mg_scale:g}", moved)):
         clean = (sample - (1 - level).sqrt() * prediction) / level.sqrt()
         print(f"clean estimate, {name}: frame to frame {step(clean):.2f}")
 

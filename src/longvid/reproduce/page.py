@@ -77,8 +77,9 @@ def _how_much(report: Report) -> str:
     trained = f", {size.training_steps} training steps per model" if size.training_steps else ""
     shares = any(measure.unit == "%" for measure in report.experiment.measures)
     wilson = "; that of a share at 0 or 100 % is Wilson's" if shares else ""
+    seeds = "1 seed" if size.num_seeds == 1 else f"{size.num_seeds} seeds"
     return (
-        f"{size.num_prompts} prompts × {size.num_seeds} seeds, {size.num_frames} frames each{trained}. The interval is"
+        f"{size.num_prompts} prompts × {seeds}, {size.num_frames} frames each{trained}. The interval is"
         f" Student's over prompts, each the mean of its seeds{wilson}. {len(report.verdicts)} comparisons are looked at,"
         " each at 95 %, without a correction for their number."
     )
@@ -119,7 +120,7 @@ def index_table(folder: Path) -> str:
 
 def _table(experiment: Experiment, rows: dict[str, dict[str, Interval]]) -> str:
     marks = {"higher": " ↑", "lower": " ↓", None: ""}
-    heads = [f"{measure.label}{marks[measure.better]}" for measure in experiment.measures]
+    heads = [f"{measure.label}{marks[measure.better]}".replace("|", r"\|") for measure in experiment.measures]
     lines = [f"| variant | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for variant in experiment.variants:
         cells = [_cell(measure, rows[variant.name].get(measure.name)) for measure in experiment.measures]

@@ -17,7 +17,8 @@ from longvid.reproduce.cross_method import Joined
 from longvid.reproduce.experiment import Experiment
 from longvid.reproduce.figure import draw_figure
 from longvid.reproduce.harivo import CAPPED, UNCAPPED, Mitigation
-from longvid.reproduce.harivo_bench import HARIVOBench, MitigationBench, WindowsBench, middle_cut, worst_joint
+from longvid.reproduce.harivo_bench import HARIVOBench, MitigationBench, WindowsBench
+from longvid.reproduce.joints import middle_cut, worst_joint
 from longvid.reproduce.mapping_bench import MappingBench, NormalityBench, changes_of
 from longvid.reproduce.page import page_text
 from longvid.reproduce.records import MeasurementFile

@@ -91,7 +91,7 @@ def _list() -> int:
         trains = f", trains {size.num_seeds} × {size.training_steps} steps per model" if size.training_steps else ""
         print(f"{name:<{width}}  {experiment.title}")
         print(f"{'':<{width}}  {experiment.source}")
-        made = f"{len(experiment.variants)} variants, {size.num_prompts} prompts × {size.num_seeds} seeds"
+        made = f"{len(experiment.variants)} variants, {size.videos}"
         minutes = experiment.cpu_minutes
         takes = f"; about {minutes:.0f} minutes of one CPU core (estimated from a small run)" if minutes else ""
         print(f"{'':<{width}}  {made}, {size.num_frames} frames{trains}{takes}\n")

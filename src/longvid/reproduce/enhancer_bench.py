@@ -13,11 +13,10 @@ from longvid.metrics.flow import make_flow
 from longvid.metrics.motion import FlowDeviation
 from longvid.pipelines.enhance import VideoEnhancerPipeline
 from longvid.reproduce.experiment import Measured, Setup, Variant
-from longvid.reproduce.joints import joints, middle_cut, worst_joint
+from longvid.reproduce.joints import CUTS, joints, middle_cut, worst_joint
 from longvid.reproduce.streaming_t2v import DISTANCE, ENHANCER, FLOW_STD, FLOW_TIME, Enhanced
 from longvid.reproduce.video_bench import VideoBench, generators_of
 from longvid.reproduce.video_measures import SEAM, WORST_JOINT, directed_scenes, read_steadiness, read_videos
-from longvid.samplers.randomized_blending import Cut, paper_cut
 from longvid.sprites.captions import caption_clip
 from longvid.sprites.draw import draw
 from longvid.sprites.evaluate import seam_ratio
@@ -30,7 +29,6 @@ COARSER = 4
 NOISE = 0.05
 """Standard deviation of its noise, of values in [0, 1]."""
 FLOW_SIZE = (128, 128)
-CUTS: dict[str, Cut] = {"random": paper_cut, "middle": middle_cut}
 OPTIONS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 3.0, "chunk_size": 16, "overlap": 8}
 """What models are called with that recommend nothing."""
 

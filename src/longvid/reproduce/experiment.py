@@ -84,6 +84,11 @@ class Size:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
 
+    @property
+    def videos(self) -> str:
+        """Prompts and seeds in words."""
+        return f"{self.num_prompts} prompts × {self.num_seeds} seed{'s' if self.num_seeds > 1 else ''}"
+
 
 @dataclass(frozen=True)
 class Setup:

@@ -14,8 +14,7 @@ from longvid.reproduce.captioned_bench import CaptionedBench
 from longvid.reproduce.cross_method import Joined
 from longvid.reproduce.experiment import Setup, Variant
 from longvid.reproduce.harivo import MODEL, Mitigation
-from longvid.reproduce.joints import joints, middle_cut, moving_stretches, worst_joint
-from longvid.samplers.randomized_blending import Cut, paper_cut
+from longvid.reproduce.joints import CUTS, joints, moving_stretches, worst_joint
 from longvid.sprites.evaluate import seam_ratio
 from longvid.sprites.scene import Scene
 from longvid.video.windows import fit_windows, plan_windows
@@ -57,9 +56,6 @@ class MitigationBench(HARIVOBench):
             "mg_scale": how.multiple * self.recommended,
             "mg_max_ratio": self.cap if how.capped else math.inf,  # None would be what the model recommends
         }
-
-
-CUTS: dict[str, Cut] = {"random": paper_cut, "middle": middle_cut}
 
 
 class WindowsBench(HARIVOBench):

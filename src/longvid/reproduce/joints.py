@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from longvid.reproduce.video_measures import LEAST_STEP, steps_of
+from longvid.samplers.randomized_blending import Cut, paper_cut
 from longvid.sprites.judge import read_batch
 from longvid.sprites.scene import Scene
 from longvid.video.windows import Window
@@ -19,6 +20,10 @@ STRETCH = 16
 def middle_cut(overlap: int, generator: torch.Generator | None = None) -> int:
     """Always the middle of an overlap: plain concatenation under shared noise."""
     return overlap // 2
+
+
+CUTS: dict[str, Cut] = {"random": paper_cut, "middle": middle_cut}
+"""Where an overlap is cut, by the names that variants use."""
 
 
 def worst_joint(video: Tensor, windows: Collection[Window]) -> float:

@@ -77,9 +77,8 @@ def _how_much(report: Report) -> str:
     trained = f", {size.training_steps} training steps per model" if size.training_steps else ""
     shares = any(measure.unit == "%" for measure in report.experiment.measures)
     wilson = "; that of a share at 0 or 100 % is Wilson's" if shares else ""
-    seeds = "1 seed" if size.num_seeds == 1 else f"{size.num_seeds} seeds"
     return (
-        f"{size.num_prompts} prompts × {seeds}, {size.num_frames} frames each{trained}. The interval is"
+        f"{size.videos}, {size.num_frames} frames each{trained}. The interval is"
         f" Student's over prompts, each the mean of its seeds{wilson}. {len(report.verdicts)} comparisons are looked at,"
         " each at 95 %, without a correction for their number."
     )

@@ -16,7 +16,7 @@ from longvid.pipelines.streaming_t2v import StreamingT2VPipeline
 from longvid.pipelines.streaming_t2v_growth import load_video_model
 from longvid.training.draws import batch_draws, draw_timesteps
 from longvid.training.run import RECIPES
-from longvid.training.streaming_t2v import TEMPORAL
+from longvid.training.streaming_t2v import TEMPORAL, wake_frame_encoder
 
 SMALL_VIDEO = [
     "checkpoint_every=1", "channels=[16,16]", "norm_groups=4", "num_frames=3", "clip_frames=5", "num_scenes=3",
@@ -81,6 +81,47 @@ def test_the_video_base_is_a_text_to_video_folder_of_diffusers(video_base):
     assert pipeline.unet.config.block_out_channels == [16, 16]
 
 
+def test_a_text_to_video_base_is_trained_further_with_the_unet_it_has(video_base, tmp_path):
+    words = [word for word in SMALL_VIDEO if not word.startswith("channels")]
+    list(records("video-base", words, base=video_base, output=tmp_path / "further"))
+    before, after = weights(video_base), weights(tmp_path / "further")
+    moved = changed(before, after)
+    assert before.keys() == after.keys()
+    assert moved
+    assert all(name.startswith("unet.") for name in moved)
+    # one step of Adam at a rate of 7e-4 or less: nothing was drawn anew
+    assert max((before[name].float() - after[name].float()).abs().max() for name in moved) < 2e-3
+
+
+def test_a_text_to_video_base_takes_no_widths(video_base, tmp_path):
+    with pytest.raises(ValueError, match=r"channels are for a new UNet; got \[16, 16\]"):
+        list(records("video-base", SMALL_VIDEO, base=video_base, output=tmp_path / "further"))
+
+
+def test_a_woken_frame_encoder_changes_the_features_and_not_what_the_unet_predicts(video_base):
+    pipeline = StreamingT2VPipeline.from_base(str(video_base), cam_options={"frame_encoder_widths": (4, 4, 4, 4)})
+    noise, text = torch.randn(1, 8, 3, 8, 8), torch.randn(1, 4, pipeline.unet.config.cross_attention_dim)
+    frames = torch.rand(2, 3, 2, 64, 64) * 2 - 1
+
+    def features_and_prediction(pixels):
+        encoded = pipeline.cam.encode_frames(pixels[None], num_frames=3)
+        features = pipeline.cam(noise, 500, text, encoded_frames=encoded)
+        return features[-1], pipeline.unet(noise, 500, text, **pipeline.cam.unet_options(features)).sample
+
+    plain = pipeline.unet(noise, 500, text).sample
+    asleep = [features_and_prediction(pixels) for pixels in frames]
+    assert torch.equal(asleep[0][0], asleep[1][0])
+    wake_frame_encoder(pipeline.cam)
+    awake = [features_and_prediction(pixels) for pixels in frames]
+    assert not torch.equal(awake[0][0], awake[1][0])
+    assert all(torch.equal(predicted, plain) for _, predicted in asleep + awake)
+
+
+def test_only_a_frame_encoder_can_be_woken():
+    with pytest.raises(ValueError, match="zero_frame_encoder=false is for CAM's frame encoder; Linear has none"):
+        wake_frame_encoder(torch.nn.Linear(2, 2))
+
+
 def test_the_trained_folder_makes_a_video(streaming):
     pipeline = LongVideoPipeline.from_pretrained(streaming)
     assert isinstance(pipeline, StreamingT2VPipeline)
@@ -131,9 +172,12 @@ def test_timesteps_follow_the_law_of_their_power(power):
     assert share == pytest.approx(0.5 ** (power + 1), abs=0.015)
 
 
-@pytest.mark.parametrize("name", ["video-base-tiny", "video-base-paper", "streaming-t2v-tiny", "streaming-t2v-paper"])
+@pytest.mark.parametrize(
+    "name",
+    ["video-base-tiny", "video-base-tiny-further", "video-base-paper", "streaming-t2v-tiny", "streaming-t2v-paper"],
+)
 def test_the_shipped_configs_fit_their_recipes(name):
-    recipe = RECIPES[name.rsplit("-", 1)[0]]
+    recipe = RECIPES[name.partition("-tiny")[0].removesuffix("-paper")]
     settings = merge_settings(recipe.schema, file=find_config(name), options={"output": "x"})
     assert settings.output == "x"
 

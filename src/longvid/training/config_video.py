@@ -21,8 +21,9 @@ class VideoBaseSettings(VideoBaseRecipe):
     """What `longvid train video-base` takes: the recipe, and where things come from and go.
 
     Attributes:
-        base: A text-to-image model of the Stable Diffusion kind: a bundled name, a folder or a hub id. The video base
-            has its VAE, text encoder, tokenizer and noise schedule, and with `channels=null` its UNet, inflated.
+        base: A text-to-image model of the Stable Diffusion kind, or a text-to-video model of ModelScope's kind to train
+            further: a bundled name, a folder or a hub id. The video base has its VAE, text encoder, tokenizer and noise
+            schedule, and with `channels=null` its UNet, an image UNet inflated.
         output: The folder of the model.
         checkpoint_every: Steps between two checkpoints.
         data: Your own videos; without them, the drawn world.

@@ -12,7 +12,9 @@ from torch import nn
 from transformers import CLIPVisionModelWithProjection
 
 from longvid import bundled
+from longvid.modules import VideoUNet
 from longvid.pipelines.image_model import load_image_model
+from longvid.pipelines.sources import hub_index, local_source, read_index
 from longvid.pipelines.streaming_t2v import StreamingT2VPipeline
 from longvid.pipelines.streaming_t2v_growth import load_video_model
 from longvid.samplers.noise_schedule import noise_schedule
@@ -30,16 +32,21 @@ from longvid.training.streaming_t2v import (
     train_cam,
     train_cam_and_apm,
     train_memories,
+    wake_frame_encoder,
 )
 from longvid.training.video_base import VideoObjective, build_video_unet, drawn_clips
 from longvid.training.workspace import Workspace
+
+VIDEO_UNETS = ("UNet3DConditionModel", "VideoUNet")
+"""UNets of a base that `run_video_base` trains further."""
 
 
 def run_video_base(settings: VideoBaseSettings) -> Iterator[TrainingRecord]:
     """Train a text-to-video UNet over one chunk of frames, and leave `settings.output` as a pipeline folder of diffusers.
 
-    VAE, text encoder, tokenizer and scheduler are those of the image model `settings.base`. Killed at any moment and
-    started again with the same settings, the run goes on from its last checkpoint and ends in the same weights.
+    VAE, text encoder, tokenizer and scheduler are those of `settings.base`. A base that is a text-to-video model
+    already is trained further. Killed at any moment and started again with the same settings, the run goes on from its
+    last checkpoint and ends in the same weights.
 
     Raises:
         ValueError: for settings that cannot work, data that cannot be read, a base that cannot be inflated, or a folder
@@ -48,8 +55,7 @@ def run_video_base(settings: VideoBaseSettings) -> Iterator[TrainingRecord]:
     check_video_base(settings)
     work = Workspace(settings.output, settings)
     torch.manual_seed(settings.seed)
-    base: Any = load_image_model(settings.base)
-    unet = build_video_unet(settings, base.unet).train()
+    base, unet = _video_unet(settings)
     if settings.data.path is None:
         latents, scenes = drawn_latents(work, base.vae, settings, num_frames=settings.clip_frames)
         batches = drawn_clips(settings, latents, scenes, base.tokenizer)
@@ -57,7 +63,7 @@ def run_video_base(settings: VideoBaseSettings) -> Iterator[TrainingRecord]:
         store = yield from own_latents(work, settings.data, base.vae, base.tokenizer)
         batches = captioned.captioned_clips(settings, store, base.tokenizer)
     null_ids = tokenize(base.tokenizer, [""])[0]
-    objective = VideoObjective(unet, _training_noise(base.scheduler), settings, base.text_encoder, null_ids)
+    objective = VideoObjective(unet.train(), _training_noise(base.scheduler), settings, base.text_encoder, null_ids)
     yield from work.train("video_base", objective, batches, settings)
     parts = {name: getattr(base, name) for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
     work.publish(TextToVideoSDPipeline(**parts, unet=unet.eval()).save_pretrained)
@@ -83,6 +89,8 @@ def run_streaming_t2v(
     work = Workspace(settings.output, settings)
     torch.manual_seed(settings.seed)
     pipeline = (grow or _grown)(settings)
+    if not settings.zero_frame_encoder:
+        wake_frame_encoder(pipeline.cam)
     tokenizer = pipeline.tokenizer
     if settings.data.path is None:
         latents, scenes = drawn_latents(work, pipeline.vae, settings, num_frames=settings.clip_frames)
@@ -115,6 +123,22 @@ def run_streaming_t2v(
         if part is not None:
             part.eval().requires_grad_(True)
     work.publish(pipeline.save_pretrained)
+
+
+def _video_unet(settings: VideoBaseSettings) -> tuple[Any, VideoUNet]:
+    """The model that lends its other parts, and the UNet to be trained: the model's own, inflated or new."""
+    folder = local_source(settings.base)
+    index = hub_index(settings.base) if folder is None else read_index(folder, settings.base)
+    if index.get("unet", ["", ""])[1] not in VIDEO_UNETS:
+        base: Any = load_image_model(settings.base)
+        return base, build_video_unet(settings, base.unet)
+    if settings.channels is not None:
+        raise ValueError(
+            f"channels are for a new UNet; got {list(settings.channels)}, and {settings.base!r} is a text-to-video model"
+            " already: leave them null to train it further"
+        )
+    base = load_video_model(settings.base)
+    return base, base.unet if isinstance(base.unet, VideoUNet) else VideoUNet.from_unet(base.unet)
 
 
 def _training_noise(scheduler: Any) -> DDPMScheduler:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from longvid.modules import AppearancePreservationModule, FrameConditioning, VideoUNet, clip_pixels
+from longvid.modules.frame_encoder import FrameEncoder
 from longvid.pipelines.chunk_predictor import ChunkPredictor
 from longvid.sprites import MOTIONS, Scene, caption_clip, draw
 from longvid.training.clip import tokenize
@@ -40,8 +41,9 @@ class StreamingT2VRecipe:
 
     Of a clip of `anchor_window` + `chunk_size` frames, the first `anchor_window` hold the anchor, drawn at random; the
     others are to be denoised, and their first `overlap` are the context (the paper: 1-16, 17-32, 17-24). Without
-    `train_spatial_layers` the second stage leaves the whole UNet as it is, so that models of one base can share it. For
-    `max_weight` and `min_weight` see `unet.loss_weight`, for `timestep_power` `draws.draw_timesteps`.
+    `train_spatial_layers` the second stage leaves the whole UNet as it is, so that models of one base can share it. Without
+    `zero_frame_encoder` see `wake_frame_encoder`. For `max_weight` and `min_weight` see `unet.loss_weight`, for
+    `timestep_power` `draws.draw_timesteps`.
     """
 
     chunk_size: int = 16
@@ -61,6 +63,7 @@ class StreamingT2VRecipe:
     batch_size: int = 8
     seed: int = 0
     train_spatial_layers: bool = True
+    zero_frame_encoder: bool = True
     cam: StageOptions = field(default_factory=lambda: StageOptions(num_steps=1000))
     apm: StageOptions = field(default_factory=lambda: StageOptions(num_steps=500))
 
@@ -68,6 +71,22 @@ class StreamingT2VRecipe:
     def clip_frames(self) -> int:
         """Frames of a sample."""
         return self.anchor_window + self.chunk_size
+
+
+@torch.no_grad()
+def wake_frame_encoder(cam: nn.Module) -> None:
+    """Draw the last convolution of CAM's frame encoder (Glorot and Bengio, 2010) instead of the paper's zeros.
+
+    The frames reach a new CAM's output through two layers of zeros in a row: this one and P_out of the mergers. The
+    second alone makes it add nothing; with the first drawn, what the mergers pass on depends on the frames at once.
+
+    Raises:
+        ValueError: if the module has no frame encoder.
+    """
+    encoder = getattr(cam, "frame_encoder", None)
+    if not isinstance(encoder, FrameEncoder):
+        raise ValueError(f"zero_frame_encoder=false is for CAM's frame encoder; {type(cam).__name__} has none")
+    nn.init.xavier_uniform_(encoder.conv_out.weight)
 
 
 def train_cam(unet: VideoUNet, cam: nn.Module, apm: nn.Module | None) -> None:

@@ -16,7 +16,7 @@ from longvid.pipelines.streaming_t2v import StreamingT2VPipeline
 from longvid.pipelines.streaming_t2v_growth import load_video_model
 from longvid.training.draws import batch_draws, draw_timesteps
 from longvid.training.run import RECIPES
-from longvid.training.streaming_t2v import TEMPORAL, wake_frame_encoder
+from longvid.training.streaming_t2v import TEMPORAL, wake
 
 SMALL_VIDEO = [
     "checkpoint_every=1", "channels=[16,16]", "norm_groups=4", "num_frames=3", "clip_frames=5", "num_scenes=3",
@@ -98,7 +98,8 @@ def test_a_text_to_video_base_takes_no_widths(video_base, tmp_path):
         list(records("video-base", SMALL_VIDEO, base=video_base, output=tmp_path / "further"))
 
 
-def test_a_woken_frame_encoder_changes_the_features_and_not_what_the_unet_predicts(video_base):
+def test_a_woken_cam_looks_at_its_own_frame_and_changes_nothing_yet(video_base):
+    torch.manual_seed(0)
     pipeline = StreamingT2VPipeline.from_base(str(video_base), cam_options={"frame_encoder_widths": (4, 4, 4, 4)})
     noise, text = torch.randn(1, 8, 3, 8, 8), torch.randn(1, 4, pipeline.unet.config.cross_attention_dim)
     frames = torch.rand(2, 3, 2, 64, 64) * 2 - 1
@@ -108,18 +109,30 @@ def test_a_woken_frame_encoder_changes_the_features_and_not_what_the_unet_predic
         features = pipeline.cam(noise, 500, text, encoded_frames=encoded)
         return features[-1], pipeline.unet(noise, 500, text, **pipeline.cam.unet_options(features)).sample
 
+    def looks_at_its_own():
+        """The mean weight that the first merger gives to the frame itself, of the two there are."""
+        hidden = torch.randn(2, 16, 8, 8)  # as the branch's features are at first those of the UNet
+        merger = pipeline.cam.skip_mergers[0]
+        queries = merger.attention.to_q(
+            merger.proj_in(merger.norm(hidden[None].transpose(1, 2))[0].permute(2, 3, 1, 0))
+        )
+        keys = merger.attention.to_k(hidden.permute(2, 3, 0, 1))
+        return (queries @ keys.transpose(-1, -2)).softmax(-1).diagonal(dim1=-2, dim2=-1).mean()
+
     plain = pipeline.unet(noise, 500, text).sample
-    asleep = [features_and_prediction(pixels) for pixels in frames]
+    asleep, looked = [features_and_prediction(pixels) for pixels in frames], looks_at_its_own()
     assert torch.equal(asleep[0][0], asleep[1][0])
-    wake_frame_encoder(pipeline.cam)
+    wake(pipeline.cam)
     awake = [features_and_prediction(pixels) for pixels in frames]
     assert not torch.equal(awake[0][0], awake[1][0])
     assert all(torch.equal(predicted, plain) for _, predicted in asleep + awake)
+    assert looked < 0.7
+    assert looks_at_its_own() > 0.9
 
 
-def test_only_a_frame_encoder_can_be_woken():
-    with pytest.raises(ValueError, match="zero_frame_encoder=false is for CAM's frame encoder; Linear has none"):
-        wake_frame_encoder(torch.nn.Linear(2, 2))
+def test_only_cam_can_be_woken():
+    with pytest.raises(ValueError, match="awake_start=true is for a ConditionalAttentionModule; got Linear"):
+        wake(torch.nn.Linear(2, 2))
 
 
 def test_the_trained_folder_makes_a_video(streaming):

@@ -32,7 +32,7 @@ from longvid.training.streaming_t2v import (
     train_cam,
     train_cam_and_apm,
     train_memories,
-    wake_frame_encoder,
+    wake,
 )
 from longvid.training.video_base import VideoObjective, build_video_unet, drawn_clips
 from longvid.training.workspace import Workspace
@@ -89,8 +89,8 @@ def run_streaming_t2v(
     work = Workspace(settings.output, settings)
     torch.manual_seed(settings.seed)
     pipeline = (grow or _grown)(settings)
-    if not settings.zero_frame_encoder:
-        wake_frame_encoder(pipeline.cam)
+    if settings.awake_start:
+        wake(pipeline.cam)
     tokenizer = pipeline.tokenizer
     if settings.data.path is None:
         latents, scenes = drawn_latents(work, pipeline.vae, settings, num_frames=settings.clip_frames)

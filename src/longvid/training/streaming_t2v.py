@@ -10,8 +10,13 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from longvid.modules import AppearancePreservationModule, FrameConditioning, VideoUNet, clip_pixels
-from longvid.modules.frame_encoder import FrameEncoder
+from longvid.modules import (
+    AppearancePreservationModule,
+    ConditionalAttentionModule,
+    FrameConditioning,
+    VideoUNet,
+    clip_pixels,
+)
 from longvid.pipelines.chunk_predictor import ChunkPredictor
 from longvid.sprites import MOTIONS, Scene, caption_clip, draw
 from longvid.training.clip import tokenize
@@ -41,8 +46,8 @@ class StreamingT2VRecipe:
 
     Of a clip of `anchor_window` + `chunk_size` frames, the first `anchor_window` hold the anchor, drawn at random; the
     others are to be denoised, and their first `overlap` are the context (the paper: 1-16, 17-32, 17-24). Without
-    `train_spatial_layers` the second stage leaves the whole UNet as it is, so that models of one base can share it. Without
-    `zero_frame_encoder` see `wake_frame_encoder`. For `max_weight` and `min_weight` see `unet.loss_weight`, for
+    `train_spatial_layers` the second stage leaves the whole UNet as it is, so that models of one base can share it. For
+    `awake_start` see `wake`, for `max_weight` and `min_weight` see `unet.loss_weight`, for
     `timestep_power` `draws.draw_timesteps`.
     """
 
@@ -63,7 +68,7 @@ class StreamingT2VRecipe:
     batch_size: int = 8
     seed: int = 0
     train_spatial_layers: bool = True
-    zero_frame_encoder: bool = True
+    awake_start: bool = False
     cam: StageOptions = field(default_factory=lambda: StageOptions(num_steps=1000))
     apm: StageOptions = field(default_factory=lambda: StageOptions(num_steps=500))
 
@@ -74,19 +79,28 @@ class StreamingT2VRecipe:
 
 
 @torch.no_grad()
-def wake_frame_encoder(cam: nn.Module) -> None:
-    """Draw the last convolution of CAM's frame encoder (Glorot and Bengio, 2010) instead of the paper's zeros.
+def wake(cam: nn.Module) -> None:
+    r"""Start a new CAM where it soon learns to look; it still adds nothing, since P_out of the mergers stays zero.
 
-    The frames reach a new CAM's output through two layers of zeros in a row: this one and P_out of the mergers. The
-    second alone makes it add nothing; with the first drawn, what the mergers pass on depends on the frames at once.
+    .. math:: P_{in} = W_q = W_k = W_v = W_o = I, \quad W_{E_{cond}, last} \sim \mathrm{Glorot}
+
+    The branch is a copy of the UNet's encoder and sees the same noisy latents, so its features of a frame are at first
+    those of the UNet: with identities, a frame of the chunk attends to its own context frame from the first step on,
+    which drawn projections have to find out. And the frames reach the features at once, where the paper's zero
+    convolution holds them back until the mergers, themselves at zero, have moved.
 
     Raises:
-        ValueError: if the module has no frame encoder.
+        ValueError: if the module is not CAM.
     """
-    encoder = getattr(cam, "frame_encoder", None)
-    if not isinstance(encoder, FrameEncoder):
-        raise ValueError(f"zero_frame_encoder=false is for CAM's frame encoder; {type(cam).__name__} has none")
-    nn.init.xavier_uniform_(encoder.conv_out.weight)
+    if not isinstance(cam, ConditionalAttentionModule):
+        raise ValueError(f"awake_start=true is for a ConditionalAttentionModule; got {type(cam).__name__}")
+    nn.init.xavier_uniform_(cam.frame_encoder.conv_out.weight)
+    for merger in (*cam.skip_mergers, cam.mid_merger):
+        attention = merger.attention
+        for layer in (merger.proj_in, attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]):
+            nn.init.eye_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def train_cam(unet: VideoUNet, cam: nn.Module, apm: nn.Module | None) -> None:

@@ -95,7 +95,8 @@ def wake(cam: nn.Module) -> None:
     if not isinstance(cam, ConditionalAttentionModule):
         raise ValueError(f"awake_start=true is for a ConditionalAttentionModule; got {type(cam).__name__}")
     nn.init.xavier_uniform_(cam.frame_encoder.conv_out.weight)
-    for merger in (*cam.skip_mergers, cam.mid_merger):
+    mergers: list[Any] = [*cam.skip_mergers, cam.mid_merger]
+    for merger in mergers:
         attention = merger.attention
         for layer in (merger.proj_in, attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]):
             nn.init.eye_(layer.weight)

@@ -158,6 +158,44 @@ def test_the_first_stage_alone_leaves_the_unet_as_it_is(video_base, tmp_path):
     assert any(value.abs().sum() > 0 for name, value in after.items() if name.endswith("mid_merger.proj_out.weight"))
 
 
+def test_a_streaming_base_is_trained_further_with_the_networks_it_has(streaming, tmp_path):
+    words = [*SMALL_STREAMING, "cam.num_steps=2", "apm.num_steps=0"]
+    list(records("streaming-t2v", words, base=streaming, output=tmp_path / "further"))
+    before, after = weights(streaming), weights(tmp_path / "further")
+    moved = changed(before, after)
+    assert before.keys() == after.keys()
+    assert moved
+    assert all(name.startswith("cam.") for name in moved)
+    assert max((before[name].float() - after[name].float()).abs().max() for name in moved) < 3e-3  # two steps of Adam
+
+
+def test_stage_one_hears_the_anchor_where_the_gates_of_the_base_are_open(streaming, tmp_path):
+    words = [*SMALL_STREAMING, "cam.num_steps=2", "apm.num_steps=0", "drop_anchor=0", "drop_both=0"]
+    list(records("streaming-t2v", words, base=streaming, output=tmp_path / "open"))
+    shut = StreamingT2VPipeline.from_pretrained(streaming)
+    assert shut.apm.is_open
+    for mixer in shut.apm.mixers:
+        mixer.alpha.data.zero_()
+    assert not shut.apm.is_open
+    shut.save_pretrained(tmp_path / "shut-base")
+    list(records("streaming-t2v", words, base=tmp_path / "shut-base", output=tmp_path / "shut"))
+    moved = changed(weights(tmp_path / "open"), weights(tmp_path / "shut"))
+    assert any(name.startswith("cam.") for name in moved)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("chunk_size=4", "chunk_size must be 3, as in the base; got 4"),
+        ("overlap=1", "overlap must be 2, as in the base; got 1"),
+        ("awake_start=true", "awake_start=true is for a new CAM; .* has a trained one"),
+    ],
+)
+def test_what_does_not_fit_a_streaming_base_is_named(streaming, tmp_path, word, message):
+    with pytest.raises(ValueError, match=message):
+        list(records("streaming-t2v", [*SMALL_STREAMING, word], base=streaming, output=tmp_path / "no"))
+
+
 def test_without_spatial_layers_the_second_stage_leaves_the_unet_as_it_is(video_base, tmp_path):
     words = [*SMALL_STREAMING, "cam.num_steps=0", "train_spatial_layers=false"]
     list(records("streaming-t2v", words, base=video_base, output=tmp_path / "apm"))

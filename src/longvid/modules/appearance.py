@@ -94,6 +94,11 @@ class AppearancePreservationModule(ModelMixin, ConfigMixin):
         nn.Module.to(model, device=unet.device, dtype=unet.dtype)  # diffusers' own `to` warns of a cast
         return model.train(unet.training)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether any gate lets the anchor through; freshly built, none does."""
+        return any(bool(cast(ContextMixer, mixer).alpha != 0) for mixer in self.mixers)
+
     def encode_anchor(self, image_embeds: Tensor) -> Tensor:
         """Image tokens of the anchor; several anchor frames are averaged.
 

@@ -60,6 +60,16 @@ def read_index(folder: Path, name: str) -> dict:
     raise ValueError(f"{label} is not a pipeline folder: it has no {bundled.INDEX}{help_}")
 
 
+def model_index(name: str) -> dict:
+    """The model_index.json of a bundled or local model or one on the hub.
+
+    Raises:
+        ValueError: as `local_source`, `read_index` and `hub_index`.
+    """
+    folder = local_source(name)
+    return hub_index(name) if folder is None else read_index(folder, name)
+
+
 def hub_index(repo: str, **options: Any) -> dict:
     """The model_index.json of a pipeline on the hub; `options` as `hf_hub_download` takes them.
 

@@ -40,9 +40,10 @@ class StreamingT2VSettings(StreamingT2VRecipe):
     """What `longvid train streaming-t2v` takes: the recipe, the model it starts from, and where things come from and go.
 
     Attributes:
-        base: A text-to-video model with ModelScope's UNet: a folder or a hub id.
-        image_encoder: The CLIP image model that APM reads, as a folder, a hub id, or the bundled name of a model that
-            has one; null leaves the long-term memory out.
+        base: A text-to-video model with ModelScope's UNet, or a StreamingT2V model to train further with the networks
+            it has: a bundled name, a folder or a hub id.
+        image_encoder: For a new model, the CLIP image model that APM reads, as a folder, a hub id, or the bundled name
+            of a model that has one; null leaves the long-term memory out.
         context: What the model keeps between two chunks, "pixels" or "latents".
         output: The folder of the model.
         checkpoint_every: Steps between two checkpoints.

@@ -20,7 +20,7 @@ from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 from longvid import bundled
 from longvid.pipelines.art_v import ARTVPipeline
 from longvid.pipelines.image_model import load_image_model
-from longvid.pipelines.sources import hub_index, local_source, read_index
+from longvid.pipelines.sources import model_index
 from longvid.pipelines.tokenizers import load_tokenizer
 from longvid.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralScheduler
 from longvid.samplers.noise_schedule import noise_schedule
@@ -136,9 +136,7 @@ def _untrained(settings: ARTVSettings) -> ARTVPipeline:
 
 def _trained(settings: ARTVSettings) -> ARTVPipeline | None:
     """The base itself, if it is an ART-V model."""
-    folder = local_source(settings.base)
-    index = hub_index(settings.base) if folder is None else read_index(folder, settings.base)
-    if index.get("_class_name") != ARTVPipeline.__name__:
+    if model_index(settings.base).get("_class_name") != ARTVPipeline.__name__:
         return None
     pipeline = ARTVPipeline.from_pretrained(settings.base)
     if pipeline.config.static_noise != settings.static_noise:

@@ -14,7 +14,7 @@ from transformers import CLIPTokenizer
 from longvid.modules import FrameTokenGenerator
 from longvid.pipelines.harivo import HARIVOPipeline
 from longvid.pipelines.image_model import load_image_model
-from longvid.pipelines.sources import hub_index, local_source, read_index
+from longvid.pipelines.sources import model_index
 from longvid.samplers.noise_schedule import noise_schedule
 from longvid.sprites import Scene
 from longvid.training import captioned
@@ -83,9 +83,7 @@ def harivo_scenes(recipe: HARIVORecipe) -> list[Scene]:
 
 def _trained(settings: HARIVOSettings) -> HARIVOPipeline | None:
     """The base itself, if it is a HARIVO model."""
-    folder = local_source(settings.base)
-    index = hub_index(settings.base) if folder is None else read_index(folder, settings.base)
-    if index.get("_class_name") != HARIVOPipeline.__name__:
+    if model_index(settings.base).get("_class_name") != HARIVOPipeline.__name__:
         return None
     pipeline = HARIVOPipeline.from_pretrained(settings.base)
     if pipeline.config.window_size != settings.num_frames:

@@ -14,7 +14,7 @@ from transformers import CLIPVisionModelWithProjection
 from longvid import bundled
 from longvid.modules import VideoUNet
 from longvid.pipelines.image_model import load_image_model
-from longvid.pipelines.sources import hub_index, local_source, read_index
+from longvid.pipelines.sources import model_index
 from longvid.pipelines.streaming_t2v import StreamingT2VPipeline
 from longvid.pipelines.streaming_t2v_growth import load_video_model
 from longvid.samplers.noise_schedule import noise_schedule
@@ -74,12 +74,12 @@ def run_streaming_t2v(
 ) -> Iterator[TrainingRecord]:
     """Grow `settings.base` into StreamingT2V, train CAM, then CAM and APM, and leave `settings.output` as a folder.
 
-    Killed at any moment and started again with the same settings, the run goes on from its last checkpoint and ends in
-    the same weights.
+    A base that is a StreamingT2V model already is trained further, with the networks that it has. Killed at any moment
+    and started again with the same settings, the run goes on from its last checkpoint and ends in the same weights.
 
     Args:
         settings: The recipe, and where things come from and go.
-        grow: Builds the untrained model, with another conditioning module than CAM for instance.
+        grow: Builds the model to be trained, with another conditioning module than CAM for instance.
 
     Raises:
         ValueError: for settings that cannot work, data that cannot be read, a base without the layout of a video UNet,
@@ -88,9 +88,7 @@ def run_streaming_t2v(
     check_streaming_t2v(settings)
     work = Workspace(settings.output, settings)
     torch.manual_seed(settings.seed)
-    pipeline = (grow or _grown)(settings)
-    if settings.awake_start:
-        wake(pipeline.cam)
+    pipeline = (_trained(settings) or _untrained(settings)) if grow is None else grow(settings)
     tokenizer = pipeline.tokenizer
     if settings.data.path is None:
         latents, scenes = drawn_latents(work, pipeline.vae, settings, num_frames=settings.clip_frames)
@@ -127,9 +125,7 @@ def run_streaming_t2v(
 
 def _video_unet(settings: VideoBaseSettings) -> tuple[Any, VideoUNet]:
     """The model that lends its other parts, and the UNet to be trained: the model's own, inflated or new."""
-    folder = local_source(settings.base)
-    index = hub_index(settings.base) if folder is None else read_index(folder, settings.base)
-    if index.get("unet", ["", ""])[1] not in VIDEO_UNETS:
+    if model_index(settings.base).get("unet", ["", ""])[1] not in VIDEO_UNETS:
         base: Any = load_image_model(settings.base)
         return base, build_video_unet(settings, base.unet)
     if settings.channels is not None:
@@ -156,11 +152,25 @@ def _image_encoder(name: str) -> Any:
     return CLIPVisionModelWithProjection.from_pretrained(source, dtype=torch.float32)
 
 
-def _grown(settings: StreamingT2VSettings) -> StreamingT2VPipeline:
+def _trained(settings: StreamingT2VSettings) -> StreamingT2VPipeline | None:
+    """The base itself, if it is a StreamingT2V model."""
+    if model_index(settings.base).get("_class_name") != StreamingT2VPipeline.__name__:
+        return None
+    if settings.awake_start:
+        raise ValueError(f"awake_start=true is for a new CAM; {settings.base!r} has a trained one")
+    pipeline = StreamingT2VPipeline.from_pretrained(settings.base)
+    for name in ("chunk_size", "overlap"):
+        if (has := pipeline.config[name]) != (given := getattr(settings, name)):
+            raise ValueError(f"{name} must be {has}, as in the base; got {given}")
+    pipeline.register_to_config(context=settings.context, call_defaults=dict(settings.call_defaults) or None)
+    return pipeline
+
+
+def _untrained(settings: StreamingT2VSettings) -> StreamingT2VPipeline:
     encoder = None
     if settings.image_encoder is not None:
         encoder = _image_encoder(settings.image_encoder)
-    return StreamingT2VPipeline.from_base(
+    pipeline = StreamingT2VPipeline.from_base(
         load_video_model(settings.base),
         image_encoder=encoder,
         cam_options={"frame_encoder_widths": tuple(settings.frame_encoder_widths)},
@@ -172,3 +182,6 @@ def _grown(settings: StreamingT2VSettings) -> StreamingT2VPipeline:
         context=settings.context,
         call_defaults=dict(settings.call_defaults) or None,
     )
+    if settings.awake_start:
+        wake(pipeline.cam)
+    return pipeline

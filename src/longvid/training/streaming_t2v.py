@@ -156,6 +156,7 @@ class StreamingT2VObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.unet, self.cam, self.apm, self.scheduler, self.recipe = unet, cam, apm, scheduler, recipe
+        self.was_open = apm is not None and apm.is_open
         self.text_encoder = text_encoder.requires_grad_(False)
         self.image_encoder = None if image_encoder is None else image_encoder.requires_grad_(False)
         self.register_buffer("null_ids", null_ids, persistent=False)
@@ -187,7 +188,7 @@ class StreamingT2VObjective(nn.Module):
         return self.cam.encode_frames(frames, num_frames=self.recipe.chunk_size)
 
     def _contexts(self, text: Tensor, anchor: Tensor, blank: Tensor) -> Any:
-        if self.apm is None or not next(self.apm.parameters()).requires_grad:  # its gates are closed
+        if self.apm is None or not (self.was_open or next(self.apm.parameters()).requires_grad):  # it adds nothing
             return text
         pixels = torch.where(blank[:, None, None, None], torch.zeros_like(anchor), anchor)
         encoder: Any = self.image_encoder

@@ -225,7 +225,14 @@ def test_timesteps_follow_the_law_of_their_power(power):
 
 @pytest.mark.parametrize(
     "name",
-    ["video-base-tiny", "video-base-tiny-further", "video-base-paper", "streaming-t2v-tiny", "streaming-t2v-paper"],
+    [
+        "video-base-tiny",
+        "video-base-tiny-further",
+        "video-base-paper",
+        "streaming-t2v-tiny",
+        "streaming-t2v-tiny-further",
+        "streaming-t2v-paper",
+    ],
 )
 def test_the_shipped_configs_fit_their_recipes(name):
     recipe = RECIPES[name.partition("-tiny")[0].removesuffix("-paper")]

@@ -12,7 +12,7 @@ from longvid.training.streaming_t2v import StreamingT2VRecipe
 from longvid.training.video_base import VideoBaseRecipe
 
 CONTEXTS = ("pixels", "latents")
-STREAMING_CALL_DEFAULTS: dict[str, Any] = {"num_inference_steps": 10, "guidance_scale": 3.0, "num_frames": 64}
+STREAMING_CALL_DEFAULTS: dict[str, Any] = {"num_inference_steps": 10, "guidance_scale": 1.5, "num_frames": 64}
 """What the tiny model recommends."""
 
 

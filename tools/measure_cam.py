@@ -36,6 +36,7 @@ def main() -> None:
     options.add_argument("model")
     options.add_argument("--start", choices=("drawn", "awake"), help="a new CAM instead of the model's")
     options.add_argument("--clips", type=int, default=8)
+    options.add_argument("--guidance-scale", type=float, help="instead of what the model recommends")
     args = options.parse_args()
     pipe = StreamingT2VPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
@@ -51,7 +52,7 @@ def main() -> None:
         weights = own_frame_weights(pipe, scenes, level)
         print(f"t = {level}: own frame {', '.join(f'{weight:.3f}' for weight in weights)}")
     if not args.start:
-        for name, change in changes(pipe, scenes).items():
+        for name, change in changes(pipe, scenes, args.guidance_scale).items():
             print(f"last given frame to the first new one, {name}: {change:.1f}")
 
 
@@ -96,7 +97,7 @@ def own_frame_weight(merger: Any, hidden: Tensor, features: Tensor, num_frames: 
 
 
 @torch.no_grad()
-def changes(pipe: Any, scenes: list[Scene]) -> dict[str, float]:
+def changes(pipe: Any, scenes: list[Scene], guidance_scale: float | None) -> dict[str, float]:
     """The mean change of a pixel from the last given frame to the one behind it, of 255."""
     overlap = pipe.config.overlap
     clips = draw(scenes, overlap + 1)
@@ -108,6 +109,7 @@ def changes(pipe: Any, scenes: list[Scene]) -> dict[str, float]:
         num_frames=pipe.config.chunk_size - overlap,
         generator=[torch.Generator().manual_seed(row) for row in range(len(scenes))],
         output_type="pt",
+        **({} if guidance_scale is None else {"guidance_scale": guidance_scale}),
     ).frames
     behind = {"drawn": clips[:, :, overlap], "the VAE's copy": copied[:, :, overlap], "continued": made[:, 0]}
     return {name: (frame - last).abs().mean().item() * 255 for name, frame in behind.items()}

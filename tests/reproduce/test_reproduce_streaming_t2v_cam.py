@@ -25,7 +25,8 @@ SMALL = {
     "frame_encoder_widths": [4, 4, 8, 8], "call_defaults": {"num_inference_steps": 1}, "cam": STAGE, "apm": STAGE,
 }  # fmt: skip
 KINDS = {
-    "cam": ConditionalAttentionModule, "added": AddedConditioning, "concatenated": ConcatenatedConditioning,
+    "cam": ConditionalAttentionModule, "cam-awake": ConditionalAttentionModule, "added": AddedConditioning,
+    "concatenated": ConcatenatedConditioning,
     "concatenated-unet": ConcatenatedConditioning,
 }  # fmt: skip
 
@@ -58,8 +59,19 @@ def test_all_modules_are_trained_by_the_same_recipe(base, tmp_path):
     assert {name: value for name, value in cam.items() if name not in ("cam", "apm")} == {
         name: value for name, value in unet.items() if name not in ("cam", "apm")
     }
+    awake = plain(bench.recipe_settings(CAM.variant("cam-awake").how, 7))
+    assert (awake.pop("awake_start"), cam.pop("awake_start")) == (True, False) and awake == cam
     module = grown(Conditioning("added"), bench.recipe_settings(Conditioning("added"), 0)).cam
     assert isinstance(module, AddedConditioning) and module.config["frame_encoder_widths"] == (4, 4, 8, 8)
+
+
+def test_only_the_awake_start_attends_to_the_frame_itself(base, tmp_path):
+    bench, weights = TrainedStreamingBench(Setup(SIZE, tmp_path), base, SMALL), {}
+    for name in ("cam", "cam-awake"):
+        how = CAM.variant(name).how
+        weights[name] = grown(how, bench.recipe_settings(how, 0)).cam.mid_merger.attention.to_q.weight
+    identity = torch.eye(len(weights["cam"]))
+    assert torch.equal(weights["cam-awake"], identity) and not torch.equal(weights["cam"], identity)
 
 
 def test_a_splice_is_a_scene_cut_and_a_moving_sprite_is_none():
@@ -89,14 +101,14 @@ def test_the_modules_are_trained_once_and_make_videos(base, tmp_path):
     assert all(f"| {variant.label} |" in page.read_text() for variant in experiment.variants)
     assert [line for line in said if line.startswith("training")] == [
         f"training streaming-t2v-{name}-2-steps-seed-0"
-        for name in ("attended", "added", "concatenated", "concatenated-unet")
+        for name in ("attended", "attended-awake", "added", "concatenated", "concatenated-unet")
     ]
     bench, variant = TrainedStreamingBench(setup, base, SMALL), experiment.variant
     pipes = {name: bench.pipeline(variant(name), 0) for name in KINDS}
     assert all(isinstance(pipes[name].cam, kind) and pipes[name].apm is None for name, kind in KINDS.items())
     untouched = bench.pipe.unet.state_dict()
     moved = {name: _moved(untouched, pipe.unet) for name, pipe in pipes.items()}
-    assert not (moved["cam"] or moved["added"] or moved["concatenated"])
+    assert not (moved["cam"] or moved["cam-awake"] or moved["added"] or moved["concatenated"])
     assert moved["concatenated-unet"] and not any("temp_" in name for name in moved["concatenated-unet"])
     assert all(_moved(grown(variant(name).how, bench.recipe_settings(variant(name).how, 0)).cam.state_dict(), pipe.cam)
                for name, pipe in pipes.items())  # fmt: skip

@@ -113,7 +113,7 @@ MG_SCALE = Experiment(
         *(Wins("1x", "4x", measure.name) for measure in (TRAVEL, *ASKED)),
         *(Wins("1x", "1x-uncapped", measure.name, from_paper=False) for measure in (*ABRUPT, DIRECTION)),
     ),
-    size=Size(num_prompts=16, num_seeds=1, num_frames=24, batch_size=8),
+    size=Size(num_prompts=12, num_seeds=2, num_frames=24, batch_size=12),
     bench=_mitigation_bench,
     model=MODEL,
     cpu_minutes=10,

@@ -31,11 +31,13 @@ class Conditioning:
         learns: The conditioning module alone, or also the UNet without its temporal layers. None: nothing is trained,
             and a new module changes nothing.
         context: What is kept between chunks.
+        awake: Whether CAM starts as `longvid.training.streaming_t2v.wake` leaves it, instead of drawn.
     """
 
     kind: Literal["attended", "added", "concatenated"] = "attended"
     learns: Literal["module", "module and UNet"] | None = "module"
     context: Literal["pixels", "latents"] = "pixels"
+    awake: bool = False
 
 
 def _bench(setup: Setup) -> Bench:
@@ -59,11 +61,14 @@ CAM = Experiment(
     setup=(
         "All models grow from the text-to-video model `longvid/enhancer-tiny` and learn the same number of steps from the"
         " same clips in the same order, by the recipe `streaming-t2v-tiny` without its second stage; every seed is a"
-        " training of its own. They make each video from its caption in chunks of 16 frames that continue 8, with the"
-        " same noise. All start from the same first chunk."
+        " training of its own. CAM is there twice: as new as the paper starts it, and with the start that"
+        " `longvid/streaming-t2v-tiny` was given, which lets it attend to the right frame from the first step on. They make"
+        " each video from its caption in chunks of 16 frames that continue 8, with the same noise. All start from the"
+        " same first chunk."
     ),
     variants=(
         Variant("cam", "CAM", Conditioning()),
+        Variant("cam-awake", "CAM, awake start", Conditioning(awake=True)),
         Variant("added", "Add-Cond", Conditioning("added")),
         Variant("concatenated", "Conc-Cond", Conditioning("concatenated")),
         Variant("concatenated-latents", "Conc-Cond, context kept as latents", Conditioning("concatenated", context="latents")),
@@ -77,6 +82,7 @@ CAM = Experiment(
     expectations=(
         *(Wins("cam", worse, measure.name) for worse in BASELINES for measure in CONTINUES),
         *(Wins("cam", "none", measure.name, from_paper=False) for measure in CONTINUES),
+        *(Wins("cam-awake", worse, measure.name, from_paper=False) for worse in ("cam", *BASELINES) for measure in CONTINUES),
         *(Wins("concatenated-latents", "concatenated", measure.name, from_paper=False) for measure in CONTINUES),
     ),
     size=Size(num_prompts=12, num_seeds=1, num_frames=64, batch_size=6, training_steps=300),

@@ -27,6 +27,7 @@ from longvid.reproduce.video_bench import weights_of
 from longvid.sprites.scene import Scene
 from longvid.training.config_video import StreamingT2VSettings
 from longvid.training.run_video import run_streaming_t2v
+from longvid.training.streaming_t2v import wake
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "streaming-t2v-tiny.yaml"
 STAGES = {"module": ("cam", "apm"), "module and UNet": ("apm", "cam")}
@@ -52,7 +53,7 @@ class TrainedStreamingBench(StreamingBench):
         self.recipe = {"num_scenes": NUM_SCENES, "checkpoint_every": 100} | dict(settings or {})
         self.folder = writable_folder(setup.models)
         self.pipe: Any = load_video_model(base)  # whose autoencoder shows what can be reached
-        self._pipes: dict[tuple[str, str | None, int], StreamingT2VPipeline] = {}
+        self._pipes: dict[tuple[str, str | None, bool, int], StreamingT2VPipeline] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class TrainedStreamingBench(StreamingBench):
     def pipeline(self, variant: Variant, seed: int) -> StreamingT2VPipeline:
         """The variant's model, trained now if it is not there yet."""
         how: Conditioning = variant.how
-        key = (how.kind, how.learns, seed)
+        key = (how.kind, how.learns, how.awake, seed)
         if key not in self._pipes:
             self._pipes[key] = self._untrained(how) if how.learns is None else self._trained(how, seed)
         pipe = self._pipes[key]
@@ -91,9 +92,8 @@ class TrainedStreamingBench(StreamingBench):
 
     def train(self, how: Conditioning, seed: int) -> Path:
         """The folder of a trained model."""
-        with_unet = "-unet" if how.learns == "module and UNet" else ""
-        steps = self.setup.size.training_steps
-        output = self.folder / f"streaming-t2v-{how.kind}{with_unet}-{steps}-steps-seed-{seed}"
+        kind = how.kind + "-unet" * (how.learns == "module and UNet") + "-awake" * how.awake
+        output = self.folder / f"streaming-t2v-{kind}-{self.setup.size.training_steps}-steps-seed-{seed}"
         if (output / "model_index.json").is_file():
             return output
         settings = replace(self.recipe_settings(how, seed), output=str(output))
@@ -111,6 +111,7 @@ class TrainedStreamingBench(StreamingBench):
             OmegaConf.load(CONFIG),
             self.recipe,
             {"base": self.base, "image_encoder": None, "seed": seed, "train_spatial_layers": True, **stages},
+            {"awake_start": how.awake},
         ]
         if how.learns == "module and UNet":  # as the module alone learns
             parts.insert(1, {"apm": {"optimizer": OmegaConf.load(CONFIG).cam.optimizer}})
@@ -139,9 +140,12 @@ def grown(how: Conditioning, settings: StreamingT2VSettings) -> StreamingT2VPipe
         "added": partial(AddedConditioning.from_unet, **widths),
         "concatenated": ConcatenatedConditioning.from_unet,
     }
+    cam = modules[how.kind](unet)
+    if settings.awake_start:
+        wake(cam)
     return StreamingT2VPipeline.from_base(
         base,
-        cam=modules[how.kind](unet),
+        cam=cam,
         chunk_size=settings.chunk_size,
         overlap=settings.overlap,
         call_defaults=dict(settings.call_defaults) or None,

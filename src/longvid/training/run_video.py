@@ -63,7 +63,7 @@ def run_video_base(settings: VideoBaseSettings) -> Iterator[TrainingRecord]:
         store = yield from own_latents(work, settings.data, base.vae, base.tokenizer)
         batches = captioned.captioned_clips(settings, store, base.tokenizer)
     null_ids = tokenize(base.tokenizer, [""])[0]
-    objective = VideoObjective(unet.train(), _training_noise(base.scheduler), settings, base.text_encoder, null_ids)
+    objective = VideoObjective(unet.train(), training_noise(base.scheduler), settings, base.text_encoder, null_ids)
     yield from work.train("video_base", objective, batches, settings)
     parts = {name: getattr(base, name) for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
     work.publish(TextToVideoSDPipeline(**parts, unet=unet.eval()).save_pretrained)
@@ -101,7 +101,7 @@ def run_streaming_t2v(
     networks = (pipeline.unet, pipeline.cam, pipeline.apm)
     objective = StreamingT2VObjective(
         *networks,
-        _training_noise(pipeline.scheduler),
+        training_noise(pipeline.scheduler),
         settings,
         text_encoder=cast(nn.Module, pipeline.text_encoder),
         image_encoder=pipeline.image_encoder,
@@ -137,7 +137,7 @@ def _video_unet(settings: VideoBaseSettings) -> tuple[Any, VideoUNet]:
     return base, base.unet if isinstance(base.unet, VideoUNet) else VideoUNet.from_unet(base.unet)
 
 
-def _training_noise(scheduler: Any) -> DDPMScheduler:
+def training_noise(scheduler: Any) -> DDPMScheduler:
     """The noise schedule of a sampler, as training adds it."""
     predicts = scheduler.config.get("prediction_type", "epsilon")
     return DDPMScheduler(**noise_schedule(scheduler), prediction_type=predicts, clip_sample=False)

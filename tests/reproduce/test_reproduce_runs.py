@@ -21,8 +21,9 @@ from longvid.reproduce import (
     Wins,
     reproduce,
 )
+from longvid.reproduce.crossings import CROSSINGS, crossings_table
 from longvid.reproduce.figure import draw_figure
-from longvid.reproduce.page import BEGIN, END, index_table, numbers_text, page_text
+from longvid.reproduce.page import MARKS, index_table, numbers_text, page_text, write_page
 from longvid.reproduce.records import MeasurementFile
 from longvid.reproduce.report import make_report
 from longvid.reproduce.run import measure_missing, missing_batches, writable_folder
@@ -81,7 +82,7 @@ def measure(folder, bench=None, **size):
 def page(tmp_path_factory):
     """The folder of a whole run."""
     folder = tmp_path_factory.mktemp("toy")
-    (folder / "index.md").write_text(f"# Head\n{BEGIN}{END}tail\n")
+    (folder / "index.md").write_text(f"# Head\n{''.join(MARKS).format('experiments', 'experiments')}tail\n")
     run(folder)
     return folder
 
@@ -206,7 +207,32 @@ def test_a_committed_page_is_what_its_measurements_say(numbers):
 
 
 def test_the_committed_index_is_that_of_the_committed_pages():
-    assert index_table(PAGES) in (PAGES / "index.md").read_text()
+    text = (PAGES / "index.md").read_text()
+    assert index_table(PAGES) in text and crossings_table(PAGES) in text
+
+
+def test_the_table_of_crossings_tells_better_from_worse(tmp_path):
+    crossing = next(one for one in CROSSINGS if one.experiment == "mitigated-art-v")
+    experiment = EXPERIMENTS[crossing.experiment]
+    size = replace(experiment.size, num_prompts=6, num_seeds=1)
+    file = MeasurementFile(tmp_path / f"{experiment.name}.jsonl", experiment.name, {})
+    values = {
+        crossing.plain: lambda prompt: {"background_drift": 5 + prompt, "color_drift": 2.0, "direction": prompt % 2},
+        crossing.crossed: lambda prompt: {
+            "background_drift": 3 + prompt + 0.1 * (prompt % 2), "color_drift": 3 + 0.1 * prompt, "direction": prompt < 3,
+        },
+    }  # fmt: skip
+    for variant in experiment.variants:
+        of = values.get(variant.name, values[crossing.plain])
+        file.append(variant.name, 0, range(6), [Measured(of(prompt)) for prompt in range(6)])
+    assert "not run" in crossings_table(tmp_path)
+    (tmp_path / "index.md").write_text("head\n<!-- crossings -->\n<!-- end of crossings -->\ntail\n")
+    write_page(experiment, size, file, tmp_path)
+    row = next(line for line in crossings_table(tmp_path).splitlines() if "[ART-V](mitigated-art-v.md)" in line)
+    better, worse, undecided = row.split("|")[3:6]
+    assert better.startswith(" background drift −1.95 /255 (−2.0") and "colour drift +1.25 ΔE (+1." in worse
+    assert undecided == " direction right "
+    assert crossings_table(tmp_path) in (tmp_path / "index.md").read_text()
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=list(EXPERIMENTS))

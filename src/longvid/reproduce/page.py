@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+from longvid.reproduce.crossings import crossings_table
 from longvid.reproduce.experiment import Experiment, Measure, Size
 from longvid.reproduce.figure import draw_figure
 from longvid.reproduce.records import MeasurementFile
@@ -16,7 +17,7 @@ from longvid.reproduce.statistics import Interval
 from longvid.reproduce.verdicts import Wins
 
 INDEX = "index.md"
-BEGIN, END = "<!-- experiments -->\n", "<!-- end of experiments -->\n"
+MARKS = "<!-- {} -->\n", "<!-- end of {} -->\n"
 
 
 def write_page(experiment: Experiment, size: Size, file: MeasurementFile, folder: Path) -> Path:
@@ -98,12 +99,18 @@ def _how_to(report: Report) -> str:
 
 
 def update_index(folder: Path) -> None:
-    """Write the table of a folder's `index.md` anew, where it has one between its marks."""
+    """Write the tables of a folder's `index.md` anew, where it has them between their marks."""
     path = folder / INDEX
-    if not path.is_file() or BEGIN not in (text := path.read_text(encoding="utf-8")):
+    if not path.is_file():
         return
-    before, rest = text.split(BEGIN)
-    _replace(path, f"{before}{BEGIN}\n{index_table(folder)}\n{END}{rest.split(END)[1]}")
+    old = text = path.read_text(encoding="utf-8")
+    for name, table in (("experiments", index_table), ("crossings", crossings_table)):
+        begin, end = (mark.format(name) for mark in MARKS)
+        if begin in text:
+            before, rest = text.split(begin)
+            text = f"{before}{begin}\n{table(folder)}\n{end}{rest.split(end)[1]}"
+    if text != old:
+        _replace(path, text)
 
 
 def index_table(folder: Path) -> str:

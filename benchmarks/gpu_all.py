@@ -35,6 +35,8 @@ def _job(script: str, name: str, arguments: str, limit_s: int, dry: str = "") ->
 
 _SHORT = "--steps 2 --windows 2 --repeats 1 --warmup 1"
 _FAST = "--repeats 2 --warmup 1 --dtypes bfloat16"
+_KERNELS = "--attention native _native_cudnn xformers"
+_LARGE = f"--methods streaming-t2v --sizes 512 --windows 2 {_FAST}"
 JOBS = (
     _job("roofline", "roofline", "--dtypes bfloat16 float32", 90, "--repeats 1 --warmup 1 --matrix 64"),
     _job("generate", "streaming-t2v", f"--methods streaming-t2v --sizes 256 --modes eager fast max {_FAST}", 150, _SHORT),
@@ -44,6 +46,8 @@ JOBS = (
     _job("generate", "enhancer", f"--methods enhancer --sizes 720 --modes eager --windows 2 {_FAST} --repeats 1", 120, _SHORT),
     _job("peers", "peers", "--dtype bfloat16 --steps 10 --repeats 3", 60, "--steps 2 --repeats 1"),
     _job("memory", "memory", "--methods streaming-t2v art-v --dtype bfloat16 --windows 2 24", 90, "--windows 1 2 --in-process"),
+    _job("generate", "layout", f"{_LARGE} --modes fast --channels-last", 60, _SHORT),
+    _job("generate", "attention", f"{_LARGE} --modes eager {_KERNELS}", 60, _SHORT),
 )  # fmt: skip
 
 

@@ -36,6 +36,14 @@ def test_generate_gives_rates_latencies_and_memory(tmp_path):
     assert row["host MiB"] > 0
 
 
+def test_generate_compares_attention_backends_and_notes_those_that_cannot_be_used(tmp_path):
+    import generate
+
+    options = ["--methods", "enhancer", "--steps", "2", "--windows", "2", "--attention", "native", "sage"]
+    (row,) = run(generate.main, tmp_path, *options)
+    assert row["attention"] == "native" and row["frames/s"]["median"] > 0
+
+
 def test_the_roofline_counts_flops_and_measures_ceilings(tmp_path):
     import roofline
 

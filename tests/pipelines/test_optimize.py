@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
+from torch import nn
 
 import longvid
 import tiny
@@ -86,6 +87,32 @@ def test_an_offloaded_network_is_left_as_it_is():
     done = pipe.optimize("fast", backend="eager")
     assert done.left_out == ("compiling mask_network: it is offloaded",)
     assert pipe.mask_network._compiled_call_impl is None
+
+
+@pytest.mark.parametrize("build", [tiny.art_v, tiny.harivo, tiny.streaming_t2v, tiny.enhancer])
+def test_channels_last_changes_the_layout_and_nothing_but_rounding_and_goes_back(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)  # no compiler: the layout alone
+    pipe = build()
+    before, weights, name = made(pipe), pipe.unet.state_dict(), pipe.fingerprint()
+    weights = {key: value.clone() for key, value in weights.items()}
+    done = pipe.optimize("fast", channels_last=True)
+    assert "convolutions with the channels last" in str(done)
+    kinds = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}
+    layers = [m for part in (pipe.unet, pipe.vae) for m in part.modules() if type(m) in kinds]
+    assert all(layer.weight.is_contiguous(memory_format=kinds[type(layer)]) for layer in layers)
+    assert not all(layer.weight.is_contiguous() for layer in layers)
+    assert torch.allclose(made(pipe), before, atol=1e-4)
+    assert pipe.fingerprint() == name and all(torch.equal(weights[k], v) for k, v in pipe.unet.state_dict().items())
+    pipe.save_pretrained(tmp_path)
+    assert type(pipe).from_pretrained(tmp_path).fingerprint() == name
+    pipe.optimize("exact")
+    assert all(layer.weight.is_contiguous() for layer in layers)
+    assert torch.equal(made(pipe), before)
+
+
+def test_exact_refuses_channels_last():
+    with pytest.raises(ValueError, match="channels_last=True changes rounding, and level 'exact' changes no bit"):
+        tiny.art_v().optimize("exact", channels_last=True)
 
 
 def test_an_unknown_level_is_refused():

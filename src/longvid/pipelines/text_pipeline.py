@@ -13,7 +13,7 @@ from torch import Tensor
 
 from longvid.pipelines.distribution import Distribution, distributed
 from longvid.pipelines.loading import LoadablePipeline
-from longvid.pipelines.optimization import Optimization, optimized, replayed
+from longvid.pipelines.optimization import Optimization, attention_by, optimized, replayed
 from longvid.pipelines.prompts import encode_text
 from longvid.pipelines.request import VideoRequest
 from longvid.pipelines.vocabulary import unknown_words
@@ -33,11 +33,15 @@ class TextPipeline(LoadablePipeline):
     _fingerprint: tuple[Any, dict[str, str]] | None = None
     optimization: Optimization | None = None
     """What `optimize` did last."""
+    attention_backend: str | None = None
+    """What `set_attention_backend` chose; None is torch's own choice."""
     processes: Processes = ALONE
     """Who evaluates the networks; see `distribute`."""
     spread_work: ClassVar[tuple[str, ...]] = ("branches of the guidance",)
 
-    def optimize(self, level: str = "exact", *, backend: str = "inductor", fullgraph: bool = False) -> Optimization:
+    def optimize(
+        self, level: str = "exact", *, backend: str = "inductor", fullgraph: bool = False, channels_last: bool = False
+    ) -> Optimization:
         """Make the pipeline faster; call it when the pipeline is on its device and complete (LoRA, processors).
 
         Args:
@@ -47,15 +51,36 @@ class TextPipeline(LoadablePipeline):
                 buffers stay allocated. A later call with another level takes the compiled networks back.
             backend: Backend of `torch.compile`.
             fullgraph: Whether a network that cannot be compiled as a whole is an error.
+            channels_last: Whether convolutions, those of the VAE too, keep their weights with the channels last, which
+                some devices compute faster. Results differ by rounding, so level "exact" refuses it.
 
         Returns:
             What was done, and what was left out on this machine and why, such as compiling without a compiler.
 
         Raises:
-            ValueError: for a level that does not exist.
+            ValueError: for a level that does not exist, or `channels_last` at level "exact".
         """
-        self.optimization = optimized(self, level, backend=backend, fullgraph=fullgraph)
+        options = {"backend": backend, "fullgraph": fullgraph, "channels_last": channels_last}
+        self.optimization = optimized(self, level, **options)
         return self.optimization
+
+    def set_attention_backend(self, backend: str | None) -> int:
+        """Choose who computes the attention of the networks that run at every step.
+
+        Args:
+            backend: A backend of diffusers: "native" is torch's own choice, "_native_cudnn", "_native_flash" and
+                "_native_efficient" are kernels of torch, "xformers", "flash", "sage" and others need their package.
+                Kernels differ by rounding, and each takes only some dtypes and devices. None: as before any call.
+
+        Returns:
+            How many layers it reaches. Layers with a processor of their own, such as an IP-Adapter's, keep it.
+
+        Raises:
+            ValueError: for a backend that does not exist, whose package is missing, or that reaches no layer.
+        """
+        count = attention_by(self, backend)
+        self.attention_backend = backend
+        return count
 
     def distribute(self, processes: Processes | None = None) -> Distribution:
         """Make videos together with the other processes that `accelerate launch` or torchrun started.

@@ -172,7 +172,7 @@ APM = Experiment(
         *(Wins("with", "blank", measure.name) for measure in KEPT),
         *(Wins("with", "without", measure.name, from_paper=False) for measure in (UNTOLD, RETURNS)),
     ),
-    size=Size(num_prompts=12, num_seeds=2, num_frames=80, batch_size=6),
+    size=Size(num_prompts=8, num_seeds=2, num_frames=80, batch_size=8),
     bench=_memory_bench,
     model=MODEL,
     cpu_minutes=23,

@@ -20,6 +20,7 @@ def environment(pipe: Any) -> dict[str, str]:
     cuda = device.type == "cuda"
     optimization = getattr(pipe, "optimization", None)
     level = None if optimization is None else optimization.level
+    attention = getattr(pipe, "attention_backend", None)
     return {
         **{name: _version(name) for name in PACKAGES},
         "device": f"{device.type} {torch.cuda.get_device_name(device)}" if cuda else device.type,
@@ -28,6 +29,7 @@ def environment(pipe: Any) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
         **({} if level in (None, "exact") else {"optimization": level}),
+        **({} if attention in (None, "native") else {"attention": attention}),
     }
 
 

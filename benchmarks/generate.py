@@ -8,7 +8,6 @@ import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
 import torch
@@ -38,40 +37,27 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     options.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32"])
     options.add_argument("--modes", nargs="+", choices=MODES, default=["eager"], help="eager, or pipe.optimize(...)")
-    options.add_argument(
-        "--attention", nargs="+", default=[None], help="backends, as pipe.set_attention_backend takes them"
-    )
-    options.add_argument("--channels-last", action="store_true", help="at the modes fast and max")
     options.add_argument("--windows", type=int, default=3, help="windows of a video; a frame is one for ART-V")
     options.add_argument("--steps", type=int, default=50, help="denoising steps of a window")
     args = settled(options.parse_args(argv))
     report = Report("generate", args)
     for method in args.methods:
         for dtype in args.dtypes:
-            for mode, attention in product(args.modes, args.attention):
-                _one_model(method, dtype, mode, attention, args, report)
+            for mode in args.modes:
+                _one_model(method, dtype, mode, args, report)
                 gc.collect()
                 if args.device.startswith("cuda"):
                     torch.cuda.empty_cache()
     return report.finish()
 
 
-def _one_model(
-    method: str, dtype: str, mode: str, attention: str | None, args: argparse.Namespace, report: Report
-) -> None:
+def _one_model(method: str, dtype: str, mode: str, args: argparse.Namespace, report: Report) -> None:
     pipe = models.build(method, args.models, device=args.device, dtype=DTYPES[dtype])
-    kind = {"method": method, "dtype": dtype, "mode": mode} | ({"attention": attention} if attention else {})
-    if attention:
-        try:
-            pipe.set_attention_backend(attention)
-        except ValueError as error:
-            return report.note(f"{method}, {attention}: {error}")
-    layout = {"channels_last": True} if args.channels_last and mode in ("fast", "max") else {}
-    left_out = () if mode == "eager" else pipe.optimize(mode, **layout).left_out
+    left_out = () if mode == "eager" else pipe.optimize(mode).left_out
     for reason in left_out:
         report.note(f"{method}, {mode}: {reason}")
     for size in args.sizes or [models.default_size(pipe)]:
-        row = {**kind, "size": f"{size[1]} x {size[0]}"}
+        row = {"method": method, "size": f"{size[1]} x {size[0]}", "dtype": dtype, "mode": mode}
         try:
             report.add(**row, **timed(pipe, size, args))
         except torch.cuda.OutOfMemoryError:

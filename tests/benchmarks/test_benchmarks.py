@@ -36,14 +36,6 @@ def test_generate_gives_rates_latencies_and_memory(tmp_path):
     assert row["host MiB"] > 0
 
 
-def test_generate_compares_attention_backends_and_notes_those_that_cannot_be_used(tmp_path):
-    import generate
-
-    options = ["--methods", "enhancer", "--steps", "2", "--windows", "2", "--attention", "native", "sage"]
-    (row,) = run(generate.main, tmp_path, *options)
-    assert row["attention"] == "native" and row["frames/s"]["median"] > 0
-
-
 def test_the_roofline_counts_flops_and_measures_ceilings(tmp_path):
     import roofline
 
@@ -51,6 +43,19 @@ def test_the_roofline_counts_flops_and_measures_ceilings(tmp_path):
     assert [row["what"] for row in rows[:3]] == ["matrix product", "copy", "enhancer: unet"]
     assert rows[2]["GFLOP"] > 0
     assert rows[2]["of the matrix ceiling"]["median"] > 0
+
+
+def test_switches_are_measured_in_turns_and_those_that_do_nothing_here_are_noted(tmp_path):
+    import switches
+
+    options = ["--methods", "enhancer", "--size", "16", "--attention", "native", "sage", "--warmup", "1"]
+    rows = run(switches.main, tmp_path, *options)
+    assert {row["switch"] for row in rows} == {"channels-last", "temporal-convs", "attention native"}
+    assert all(row["ratio"]["median"] > 0 and float(row["largest difference"]) < 1e-3 for row in rows)
+    notes = json.loads(next(tmp_path.glob("*.json")).read_text())["notes"]
+    assert len(notes) == 1 and notes[0].startswith(
+        "enhancer, attention sage: the attention backend 'sage' cannot be used here"
+    )
 
 
 def test_the_loops_of_others_make_the_same_frames(tmp_path):

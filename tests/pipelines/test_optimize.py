@@ -10,6 +10,7 @@ from torch import nn
 
 import longvid
 import tiny
+from longvid.modules.temporal_conv import TemporalConv
 from longvid.pipelines.optimization import optimized, replayed
 from longvid.runs.environment import environment
 
@@ -107,6 +108,23 @@ def test_channels_last_changes_the_layout_and_nothing_but_rounding_and_goes_back
     assert type(pipe).from_pretrained(tmp_path).fingerprint() == name
     pipe.optimize("exact")
     assert all(layer.weight.is_contiguous() for layer in layers)
+    assert torch.equal(made(pipe), before)
+
+
+@pytest.mark.parametrize("build", [tiny.streaming_t2v, tiny.enhancer])
+def test_fast_flattens_the_convolutions_over_time_and_exact_takes_it_back(build, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    pipe = build()
+    tiny.trained(pipe.unet)  # in a new UNet they add nothing
+    before, keys = made(pipe), list(pipe.unet.state_dict())
+    done = pipe.optimize("fast")
+    flat = [module for module in pipe.unet.modules() if type(module) is TemporalConv]
+    assert len(flat) > 0 and "convolutions over time in their 2-D form" in str(done)
+    assert not [m for m in pipe.unet.modules() if type(m) is nn.Conv3d and m.kernel_size == (3, 1, 1)]
+    after = made(pipe)
+    assert torch.allclose(after, before, atol=1e-4) and list(pipe.unet.state_dict()) == keys
+    pipe.optimize("exact")
+    assert not [module for module in pipe.unet.modules() if type(module) is TemporalConv]
     assert torch.equal(made(pipe), before)
 
 

@@ -19,6 +19,7 @@ from longvid.modules.attention import (
     install_lean_attention,
     try_attention_backend,
 )
+from longvid.modules.temporal_conv import flatten_temporal_convs
 
 LEVELS = ("exact", "fast", "max")
 STEP_NETWORKS = ("unet", "mask_network", "cam", "mapping_network", "controlnet")  # what runs at every step
@@ -69,6 +70,8 @@ def optimized(
     kinds = [lay_out(part, channels_last) for name, part in parts.items() if name in networks or name == "vae"]
     if channels_last:
         done.append(f"weights of {sum(kinds)} convolutions with the channels last")
+    if flat := sum(flatten_temporal_convs(network, level != "exact") for network in networks.values()):
+        done.append(f"{flat} convolutions over time in their 2-D form")
     if level == "exact":
         return Optimization(level, tuple(done))
 

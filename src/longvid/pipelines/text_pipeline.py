@@ -45,9 +45,10 @@ class TextPipeline(LoadablePipeline):
         """Make the pipeline faster; call it when the pipeline is on its device and complete (LoRA, processors).
 
         Args:
-            level: "exact": what leaves every bit as it is. "fast": also compiles the networks that run at every step
-                (`torch.compile`), whose results differ by rounding; the first steps of every new size, batch or number
-                of frames wait for the compiler, from seconds to minutes. "max": also replays them as CUDA graphs, whose
+            level: "exact": what leaves every bit as it is. "fast": also computes convolutions over time in their 2-D form
+                and compiles the networks that run at every step (`torch.compile`), whose results differ by rounding;
+                the first steps of every new size, batch or number of frames wait for the compiler, from seconds to
+                minutes. "max": also replays them as CUDA graphs, whose
                 buffers stay allocated. A later call with another level takes the compiled networks back.
             backend: Backend of `torch.compile`.
             fullgraph: Whether a network that cannot be compiled as a whole is an error.

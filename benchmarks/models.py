@@ -12,7 +12,6 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     MotionAdapter,
-    StableDiffusionPipeline,
     UNet2DConditionModel,
     UNet3DConditionModel,
 )
@@ -20,7 +19,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisio
 
 import longvid
 from longvid import modules
-from longvid.bundled import bundled_models, complete_folder
 
 PROMPT = "a red circle moving right on a blue checkered background"
 _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -62,11 +60,11 @@ def build(method: str, scale: str, *, device: str = "cpu", dtype: torch.dtype = 
 
     Args:
         method: "art-v", "harivo", "streaming-t2v" or "enhancer".
-        scale: "paper", "tiny" (grown from the bundled models; `longvid/art-v-tiny` itself for ART-V) or "toy".
+        scale: "paper", "tiny" (the bundled model) or "toy".
     """
     torch.manual_seed(0)
     with made_on(device, dtype):
-        pipe = _TINY[method]() if scale == "tiny" else _BUILDERS[method](scale)
+        pipe = _bundled(method) if scale == "tiny" else _BUILDERS[method](scale)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             torch.nn.Module.to(part, device, dtype).eval().requires_grad_(False)  # diffusers' own `to` warns of a cast
@@ -142,7 +140,7 @@ def _harivo(scale: str) -> Any:
     unet = UNet2DConditionModel(**{**modules.HARIVO_BASE_UNET, **toy})
     return longvid.HARIVOPipeline(
         **_common(scale, width),
-        scheduler=DDIMScheduler(**_BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        scheduler=_ddim(),
         unet=modules.motion_unet(unet, MotionAdapter(**{**modules.HARIVO_MOTION_ADAPTER, **adapter})),
         mapping_network=modules.MappingNetwork(**{**modules.HARIVO_MAPPING_NETWORK, **mapping}),
         frame_tokens=modules.FrameTokenGenerator(**{**modules.HARIVO_FRAME_TOKENS, **tokens}),
@@ -177,35 +175,9 @@ def _enhancer(scale: str) -> Any:
     )
 
 
-def _tiny_harivo() -> Any:
-    return longvid.HARIVOPipeline.from_base("longvid/base-tiny", window_size=8, overlap=4)
-
-
-def _tiny_streaming_t2v() -> Any:
-    parts = _tiny_video_parts()
-    unet, tokens = parts["unet"], parts["tokenizer"].model_max_length
-    shape = {"image_embed_dim": parts["image_encoder"].config.projection_dim, "num_text_tokens": tokens}
-    return longvid.StreamingT2VPipeline(
-        **parts,
-        cam=longvid.ConditionalAttentionModule.from_unet(unet, frame_encoder_widths=(16, 32, 48, 64)),
-        apm=longvid.AppearancePreservationModule.from_unet(unet, **shape, inner_dim=128, num_image_tokens=4),
-        chunk_size=8,
-        overlap=4,
-    )
-
-
-def _tiny_enhancer() -> Any:
-    parts = _tiny_video_parts()
-    del parts["image_encoder"]
-    return longvid.VideoEnhancerPipeline(**parts, call_defaults={"chunk_size": 8, "overlap": 4})
-
-
-def _tiny_video_parts() -> dict[str, Any]:
-    """The bundled image model with new temporal layers, in ModelScope's layout."""
-    with complete_folder(bundled_models()["longvid/base-tiny"]) as folder:
-        base = StableDiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32)
-    parts = {name: getattr(base, name) for name in ("vae", "text_encoder", "tokenizer", "image_encoder")}
-    return {**parts, "unet": modules.inflated(base.unet), "scheduler": _ddim(base.scheduler)}
+def _bundled(method: str) -> Any:
+    kind = longvid.VideoEnhancerPipeline if method == "enhancer" else longvid.LongVideoPipeline
+    return kind.from_pretrained(f"longvid/{method}-tiny")
 
 
 def _common(scale: str, text_width: int) -> dict[str, Any]:
@@ -231,11 +203,8 @@ def _tokenizer(length: int) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=length)
 
 
-def _ddim(scheduler: Any = None) -> DDIMScheduler:
-    options = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
-    if scheduler is not None:
-        return DDIMScheduler.from_config(scheduler.config, **options)
-    return DDIMScheduler(**_BETAS, **options)
+def _ddim() -> DDIMScheduler:
+    return DDIMScheduler(**_BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
 
 
 @contextmanager
@@ -251,9 +220,3 @@ def made_on(device: str, dtype: torch.dtype) -> Iterator[None]:
 
 
 _BUILDERS = {"art-v": _art_v, "harivo": _harivo, "streaming-t2v": _streaming_t2v, "enhancer": _enhancer}
-_TINY = {
-    "art-v": lambda: longvid.LongVideoPipeline.from_pretrained("longvid/art-v-tiny"),
-    "harivo": _tiny_harivo,
-    "streaming-t2v": _tiny_streaming_t2v,
-    "enhancer": _tiny_enhancer,
-}

@@ -154,7 +154,9 @@ def _best(experiment: Experiment, rows: dict[str, dict[str, Interval]]) -> str:
         }
         if measure.better and means:
             best = (max if measure.better == "higher" else min)(means.values())
-            words.append(f"{measure.label} at {' and '.join(label for label, mean in means.items() if mean == best)}")
+            labels = [label for label, mean in means.items() if mean == best]
+            where = " and ".join(labels) if len(labels) < 3 else f"{len(labels)} of {len(means)} alike"
+            words.append(f"{measure.label} at {where}")
     return f"The best mean of the sweep: {', '.join(words)}." if experiment.axis else ""
 
 

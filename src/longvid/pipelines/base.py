@@ -175,7 +175,7 @@ class LongVideoPipeline(TextPipeline):
         """Make one window: noise, denoise, decode its new frames."""
         generator = window_generator(state.keys, window.index)
         self._guidance_scale = request.guidance_scale
-        self.scheduler.set_timesteps(request.num_inference_steps, device=self._device)
+        self.scheduler.set_timesteps(request.num_inference_steps)  # on the host: reading them waits for no device
         extras: dict[str, list[Tensor]] = {}
         frames = self.given(window, conditions, generator=generator)
         if frames is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from longvid.modules.conditional_attention import FrameConditioning
 from longvid.modules.unet import VideoUNet
 from longvid.samplers.guidance import guided
+from longvid.samplers.prediction import on_device
 from longvid.samplers.processes import ALONE, Processes
 
 Branches = Sequence[Mapping[str, Any]]
@@ -60,6 +61,7 @@ class ChunkPredictor:
     def conditional(self, sample: Tensor, timestep: Tensor, conditions: Mapping[str, Any]) -> Tensor:
         """Predict under one branch or several joined ones, (n B, C, F, h, w), in the networks' dtype inside."""
         inner, options = sample.to(self.dtype), {}
+        timestep = cast(Tensor, on_device(timestep, sample.device))
         if self.cam is not None:
             features = self.cam(inner, timestep, conditions["text"], encoded_frames=conditions["frames"])
             options = self.cam.unet_options(features)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import UNetMotionModel
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from longvid.modules.mapping_network import MappingNetwork
 from longvid.samplers.guidance import Scale, guided, scale_at
+from longvid.samplers.prediction import on_device
 from longvid.samplers.processes import ALONE, Processes
 from longvid.video.layout import fold_frames
 
@@ -51,6 +52,7 @@ class ClipControl:
         batch, _, num_frames, *_ = sample.shape
         chosen = torch.tensor(self.frames, device=sample.device)
         text = context[:, chosen, : self.num_tokens]
+        timestep = cast(Tensor, on_device(timestep, sample.device))
         times = timestep.repeat_interleave(len(chosen)) if torch.is_tensor(timestep) and timestep.ndim else timestep
         down, middle = self.network(
             fold_frames(sample[:, :, chosen]).to(self.network.dtype),
@@ -131,4 +133,4 @@ class ClipPredictor:
                 options["down_block_additional_residuals"] = tuple(features[0])
                 options["mid_block_additional_residual"] = features[1]
         text = rearrange(context, "b f n d -> (b f) n d")
-        return self.unet(sample, timestep, text, return_dict=False, **options)[0]
+        return self.unet(sample, on_device(timestep, sample.device), text, return_dict=False, **options)[0]

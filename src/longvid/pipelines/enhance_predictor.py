@@ -10,6 +10,7 @@ from torch import Tensor
 
 from longvid.pipelines.enhance_request import EnhanceRequest
 from longvid.samplers.guidance import guided
+from longvid.samplers.prediction import on_device
 from longvid.samplers.processes import Processes, Task, windows_or_branches
 from longvid.samplers.randomized_blending import blended
 from longvid.video.windows import Window
@@ -45,7 +46,8 @@ def chunk_predictor(
 
     def conditional(sample: Tensor, timestep: Any, condition: Any) -> Tensor:
         text = condition["text"]
-        return pipe.unet(sample.to(text.dtype), timestep, text, return_dict=False)[0].to(sample.dtype)
+        time = on_device(timestep, sample.device)
+        return pipe.unet(sample.to(text.dtype), time, text, return_dict=False)[0].to(sample.dtype)
 
     def weight(_timestep: float) -> float:  # read anew at every call, as callbacks may change it
         return pipe.guidance_scale - 1 if pipe.do_classifier_free_guidance else 0.0

@@ -13,7 +13,7 @@ from torch import Tensor
 from longvid.modules.masked_diffusion import MaskedDiffusionModel
 from longvid.modules.reference_conditions import EncodedConditions, ReferenceConditions
 from longvid.samplers.guidance import guided
-from longvid.samplers.prediction import alpha_bar, from_epsilon
+from longvid.samplers.prediction import alpha_bar, from_epsilon, on_device
 from longvid.samplers.processes import ALONE, Processes
 
 Branches = list[dict[str, Tensor]]
@@ -73,10 +73,12 @@ class FramePredictor:
         self, sample: Tensor, timestep: Tensor, conditions: Mapping[str, Tensor], *, masks: list[Tensor] | None = None
     ) -> Tensor:
         """Predict the noise under one branch or several joined ones, (n B, C, h, w), in the networks' dtype inside."""
-        share = alpha_bar(self.scheduler, timestep) if self.model.needs_alpha_bar else None
+        share = None
+        if self.model.needs_alpha_bar:
+            share = alpha_bar(self.scheduler, timestep).to(sample.device, non_blocking=True)
         output = self.model(
             sample.to(conditions["references"].dtype),
-            timestep,
+            on_device(timestep, sample.device),
             conditions["encoder_hidden_states"],
             conditions=ReferenceConditions.from_dict(conditions),
             alpha_bar=share,

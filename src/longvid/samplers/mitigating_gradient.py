@@ -118,7 +118,9 @@ def mitigated(
         if strength == 0:
             return prediction
         dtype = math_dtype(prediction)
-        share = alpha_bar_at(scheduler, timestep).to(prediction.device, dtype).reshape(-1, 1, 1, 1, 1)
+        share = (
+            alpha_bar_at(scheduler, timestep).to(prediction.device, dtype, non_blocking=True).reshape(-1, 1, 1, 1, 1)
+        )
         x0 = to_x0(prediction.to(dtype), sample.to(dtype), timestep, scheduler)
         before = history() if callable(history) else history
         omega = ((1 - share) / share).sqrt()
@@ -151,7 +153,7 @@ def _move(
     difference = x0[:, :, 1:] - x0[:, :, :-1]
     norm = difference.square().sum(dim=(1, 3, 4), keepdim=True).sqrt()  # (B, 1, F - 1, 1, 1)
     median = norm.median(dim=2, keepdim=True).values
-    bandwidth = median.square() / torch.log(torch.tensor(float(num_pairs), dtype=x0.dtype, device=x0.device))
+    bandwidth = median.square() / torch.full((), num_pairs, dtype=x0.dtype, device=x0.device).log()
     usable = (bandwidth >= _STILL * elements) & (omega <= _LARGEST_OMEGA)
     bandwidth = torch.where(usable, bandwidth, torch.ones_like(bandwidth))
     omega = torch.where(usable, omega, torch.zeros_like(bandwidth))

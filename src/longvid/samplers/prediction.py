@@ -22,6 +22,11 @@ NEAR = 1e-3  # timesteps closer than this are one; float32 holds 999.0 to 6e-5
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
+def on_device(timestep: torch.Tensor | float, device: torch.device) -> torch.Tensor | float:
+    """Bring a timestep from the host to the device that a network is on, without waiting for the device; a number stays."""
+    return timestep.to(device, non_blocking=True) if torch.is_tensor(timestep) else timestep
+
+
 def math_dtype(tensor: torch.Tensor) -> torch.dtype:
     """Return the dtype sampler maths runs in: float64 for float64 tensors, float32 for every other."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
@@ -163,7 +168,7 @@ def _operands(
     if first.shape != second.shape:
         raise ValueError(f"expected two tensors of one shape; got {tuple(first.shape)} and {tuple(second.shape)}")
     dtype = math_dtype(first)
-    share = alpha_bar(scheduler, timestep).to(first.device, dtype)
+    share = alpha_bar(scheduler, timestep).to(first.device, dtype, non_blocking=True)
     if share.ndim > 1 or (share.ndim == 1 and share.shape[0] not in (1, first.shape[0])):
         raise ValueError(f"expected one timestep or one per sample ({first.shape[0]}); got shape {tuple(share.shape)}")
     share = share.reshape(-1, *[1] * (first.ndim - 1))
@@ -177,7 +182,8 @@ def _interpolate(table: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
     high = (low + 1).clamp(max=len(table) - 1)
     weight = position - low
     log_ratio = (table / (1 - table)).log()  # -2 log sigma
-    return torch.where(weight == 0, table[low], torch.lerp(log_ratio[low], log_ratio[high], weight).sigmoid())
+    between = torch.lerp(log_ratio.take(low), log_ratio.take(high), weight).sigmoid()
+    return torch.where(weight == 0, table.take(low), between)
 
 
 def _schedule(scheduler: SchedulerMixin) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -101,6 +101,7 @@ def test_channels_last_changes_the_layout_and_nothing_but_rounding_and_goes_back
     weights = {key: value.clone() for key, value in weights.items()}
     done = pipe.optimize("fast", channels_last=True)
     assert "convolutions with the channels last" in str(done)
+    assert environment(pipe)["optimization"] == "fast, channels last"
     kinds = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}
     layers = [m for part in (pipe.unet, pipe.vae) for m in part.modules() if type(m) in kinds]
     assert all(layer.weight.is_contiguous(memory_format=kinds[type(layer)]) for layer in layers)

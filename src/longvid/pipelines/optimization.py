@@ -37,12 +37,14 @@ class Optimization:
         done: What is in force, one sentence each.
         left_out: What the level asks for and could not be done here.
         uses_cuda_graphs: Whether the networks of a step are replayed.
+        channels_last: Whether convolutions have the channels of their weights last.
     """
 
     level: str
     done: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     uses_cuda_graphs: bool = False
+    channels_last: bool = False
 
     def __str__(self) -> str:
         lines = [f"optimized: {self.level}", *self.done, *(f"left out: {reason}" for reason in self.left_out)]
@@ -95,7 +97,7 @@ def optimized(
     if compiled:
         how = "compiled, and replayed as CUDA graphs" if graphs else "compiled"
         done.append(f"{', '.join(compiled)} {how}; the first steps at every new size wait for the compiler")
-    return Optimization(level, tuple(done), tuple(left_out), graphs and bool(compiled))
+    return Optimization(level, tuple(done), tuple(left_out), graphs and bool(compiled), channels_last)
 
 
 def lay_out(network: nn.Module, channels_last: bool) -> int:

@@ -20,6 +20,7 @@ def environment(pipe: Any) -> dict[str, str]:
     cuda = device.type == "cuda"
     optimization = getattr(pipe, "optimization", None)
     level = None if optimization is None else optimization.level
+    layout = ", channels last" if optimization is not None and optimization.channels_last else ""
     attention = getattr(pipe, "attention_backend", None)
     return {
         **{name: _version(name) for name in PACKAGES},
@@ -28,7 +29,7 @@ def environment(pipe: Any) -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
-        **({} if level in (None, "exact") else {"optimization": level}),
+        **({} if level in (None, "exact") else {"optimization": level + layout}),
         **({} if attention in (None, "native") else {"attention": attention}),
     }
 

@@ -93,7 +93,7 @@ def _list() -> int:
         print(f"{'':<{width}}  {experiment.source}")
         made = f"{len(experiment.variants)} variants, {size.videos}"
         minutes = experiment.cpu_minutes
-        takes = f"; about {minutes:.0f} minutes of one CPU core (estimated from a small run)" if minutes else ""
+        takes = f"; about {minutes:.0f} minutes of one CPU core" if minutes else ""
         print(f"{'':<{width}}  {made}, {size.num_frames} frames{trains}{takes}\n")
     return 0
 

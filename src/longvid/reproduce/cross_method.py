@@ -57,6 +57,7 @@ MITIGATED_ART_V = Experiment(
     size=Size(num_prompts=12, num_seeds=2, num_frames=40),
     bench=_bench,
     model="longvid/art-v-tiny",
+    cpu_minutes=7,
     axis="scale of the mitigating gradient",
     notes=(
         "The gradient sees two differences, not the fifteen of a HARIVO video: it is the method's limit case, in which the"
@@ -99,7 +100,7 @@ MITIGATED_STREAMING_T2V = Experiment(
     size=Size(num_prompts=8, num_seeds=2, num_frames=64, batch_size=8),
     bench=_streaming_bench,
     model=STREAMING_T2V,
-    cpu_minutes=17,
+    cpu_minutes=29,
     axis="scale of the mitigating gradient",
     notes=(
         "The frames of the chunk before are not held: a chunk makes them again, mitigated with the rest, and throws them"
@@ -166,7 +167,7 @@ HARIVO_WINDOWS = Experiment(
     size=Size(num_prompts=8, num_seeds=2, num_frames=96, batch_size=4),
     bench=_windows_bench,
     model=HARIVO,
-    cpu_minutes=16,
+    cpu_minutes=22,
     notes=(
         "Where a model was trained for it, streamed windows behind the first hear the frame tokens of an empty prompt, so"
         " that the overlap alone says how things move; joint windows all hear their own, which tell the whole script of a"

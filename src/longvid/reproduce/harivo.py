@@ -116,7 +116,7 @@ MG_SCALE = Experiment(
     size=Size(num_prompts=12, num_seeds=2, num_frames=24, batch_size=12),
     bench=_mitigation_bench,
     model=MODEL,
-    cpu_minutes=10,
+    cpu_minutes=17,
     axis="scale of the mitigating gradient, as a multiple of the recommended one",
     notes=(
         "The paper shows this in one example and by eye; it prints no numbers for the sweep. Its row [D] of Table 1, with"

@@ -131,7 +131,7 @@ BLENDING = Experiment(
     size=Size(num_prompts=8, num_seeds=2, num_frames=64, batch_size=8),
     bench=_blending_bench,
     model=ENHANCER,
-    cpu_minutes=14,
+    cpu_minutes=22,
     notes=(
         "The paper does not say whether chunks that are enhanced independently overlap, nor whether its deviation is over"
         " the picture or over time: both readings of both are here. Its figure is of real videos at"

@@ -53,6 +53,7 @@ NOISE_AUGMENTATION = Experiment(
     size=Size(num_prompts=12, num_seeds=2, num_frames=40),
     bench=_noise_bench,
     model="longvid/art-v-tiny",
+    cpu_minutes=11,
     axis="noise level of the references at test time",
     notes=(
         "The bundled model was trained with levels from 0 to 200, not to 550: level 200 is the end of what it knows, 350"

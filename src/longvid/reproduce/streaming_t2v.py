@@ -175,7 +175,7 @@ APM = Experiment(
     size=Size(num_prompts=8, num_seeds=2, num_frames=80, batch_size=8),
     bench=_memory_bench,
     model=MODEL,
-    cpu_minutes=23,
+    cpu_minutes=26,
     notes=(
         "One model, trained with APM, makes all rows: taken away at test time is not trained without, which is the paper's"
         " ablation. A blank anchor is something it was trained with now and then.",
@@ -210,7 +210,7 @@ CONTEXT = Experiment(
     size=Size(num_prompts=8, num_seeds=2, num_frames=64, batch_size=8),
     bench=_context_bench,
     model=MODEL,
-    cpu_minutes=6,
+    cpu_minutes=13,
     notes=(
         "A video from text alone is the same either way, up to rounding. A module that reads latents, such as the paper's"
         " Conc-Cond, is another matter: with pixels, what it reads has been decoded and encoded again for every chunk;"

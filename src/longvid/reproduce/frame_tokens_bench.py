@@ -120,9 +120,10 @@ class FrameTokenBench(StreamingBench):
     def train(self, how: Tokens, seed: int) -> Path:
         """The folder of a trained generator."""
         steps, weights = self.setup.size.training_steps, hash_settings("model", self.pipe.fingerprint())[:8]
-        name = f"frame-tokens-{how.per_frame}-smoothed-{how.smoothing:g}-{weights}-{steps}-steps-seed-{seed}"
+        kind = f"{how.per_frame}-tokens-smoothed-{how.smoothing:g}"
+        name = f"streaming-t2v-{kind}-{weights}-{steps}-steps-seed-{seed}"
         settings = self.recipe_settings(seed, self.folder / name)
-        share_latents(self.folder / name, [*self.folder.glob(f"*-seed-{seed}")])
+        share_latents(self.folder / name, self.folder.glob(f"streaming-t2v-*-seed-{seed}"))
         work = Workspace(settings.output, settings)
         folder = work.model(STAGE)
         if folder is None:

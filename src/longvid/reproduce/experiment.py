@@ -141,7 +141,8 @@ class Experiment:
         size: How much is measured by default.
         bench: Builds what makes and measures the videos.
         model: What is measured unless another model is named; None where models are trained.
-        cpu_minutes: What the default size took on one CPU core beside another program; None where nobody measured.
+        cpu_minutes: What the default size takes on one CPU core beside another program, by a run of it or of a part; None
+            where nobody measured.
         axis: What the variants of a sweep differ in, with its unit; None if they are no sweep.
         curves: Curves of single videos that the figure shows, by name, with their labels.
         curve_axis: What the curves run over.

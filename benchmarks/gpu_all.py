@@ -1,8 +1,9 @@
 """The whole programme for one GPU: every benchmark, one after another, inside a given time.
 
-Wheels it needs: longvid's own dependencies (accelerate, av, diffusers, einops, numpy, omegaconf with antlr4-python3-runtime,
-pillow, safetensors, tqdm, transformers), torch built for CUDA, and triton, which such a torch brings along, for the modes
-that compile. xformers is tried and left out where it is missing. `--dry-run` goes through the same list with toys on the CPU and without a compiler.
+Wheels it needs: longvid's own dependencies (accelerate, av, diffusers, einops, numpy, omegaconf with
+antlr4-python3-runtime, pillow, safetensors, tqdm, transformers), torch built for CUDA, and triton, which such a torch brings
+along, for the modes that compile. xformers is tried, and left out where it is missing.
+`--dry-run` goes through the same list with toys on the CPU and without a compiler.
 """
 
 from __future__ import annotations

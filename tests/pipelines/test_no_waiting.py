@@ -99,6 +99,16 @@ def test_the_mitigating_gradient_and_guidance_that_changes_read_nothing_either(k
     assert not readings.found
 
 
+@pytest.mark.parametrize(("device", "waits"), [("cpu", True), ("meta", False)])
+def test_what_comes_to_the_host_is_waited_for(device, waits, monkeypatch):
+    how, to = [], torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, *args, **kwargs: how.append(kwargs) or to(self, *args, **kwargs)
+    )
+    on_device(torch.tensor(981), torch.device(device))
+    assert how == [{"non_blocking": not waits}]
+
+
 def test_a_timestep_goes_where_the_network_is_and_a_number_stays():
     assert on_device(torch.tensor(981), torch.device("meta")).device.type == "meta"
     assert on_device(981.5, torch.device("meta")) == 981.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from einops import rearrange
 from torch import Tensor
@@ -75,7 +75,7 @@ class FramePredictor:
         """Predict the noise under one branch or several joined ones, (n B, C, h, w), in the networks' dtype inside."""
         share = None
         if self.model.needs_alpha_bar:
-            share = alpha_bar(self.scheduler, timestep).to(sample.device, non_blocking=True)
+            share = cast(Tensor, on_device(alpha_bar(self.scheduler, timestep), sample.device))
         output = self.model(
             sample.to(conditions["references"].dtype),
             on_device(timestep, sample.device),

@@ -13,7 +13,7 @@ from longvid.video.layout import check_video
 
 from .guidance import Predict, Scale, scale_at
 from .prediction import alpha_bar as alpha_bar_at
-from .prediction import from_x0, math_dtype, to_x0
+from .prediction import from_x0, math_dtype, on_device, to_x0
 
 History: TypeAlias = Tensor | Callable[[], Tensor | None] | None
 _LARGEST_OMEGA = 1000.0  # beyond it (zero terminal SNR) the sample says nothing of the video
@@ -118,9 +118,8 @@ def mitigated(
         if strength == 0:
             return prediction
         dtype = math_dtype(prediction)
-        share = (
-            alpha_bar_at(scheduler, timestep).to(prediction.device, dtype, non_blocking=True).reshape(-1, 1, 1, 1, 1)
-        )
+        share: Any = on_device(alpha_bar_at(scheduler, timestep).to(dtype), prediction.device)
+        share = share.reshape(-1, 1, 1, 1, 1)
         x0 = to_x0(prediction.to(dtype), sample.to(dtype), timestep, scheduler)
         before = history() if callable(history) else history
         omega = ((1 - share) / share).sqrt()

@@ -15,6 +15,8 @@ All maths is float32 (float64 for float64 tensors); the result has the dtype of 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from diffusers import SchedulerMixin
 
@@ -23,8 +25,11 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
 def on_device(timestep: torch.Tensor | float, device: torch.device) -> torch.Tensor | float:
-    """Bring a timestep from the host to the device that a network is on, without waiting for the device; a number stays."""
-    return timestep.to(device, non_blocking=True) if torch.is_tensor(timestep) else timestep
+    """Bring a timestep to the device that a network is on, without waiting for the device; a number stays.
+
+    What comes to the host is waited for: it would be read before it is there.
+    """
+    return timestep.to(device, non_blocking=device.type != "cpu") if torch.is_tensor(timestep) else timestep
 
 
 def math_dtype(tensor: torch.Tensor) -> torch.dtype:
@@ -168,7 +173,7 @@ def _operands(
     if first.shape != second.shape:
         raise ValueError(f"expected two tensors of one shape; got {tuple(first.shape)} and {tuple(second.shape)}")
     dtype = math_dtype(first)
-    share = alpha_bar(scheduler, timestep).to(first.device, dtype, non_blocking=True)
+    share = cast(torch.Tensor, on_device(alpha_bar(scheduler, timestep).to(dtype), first.device))
     if share.ndim > 1 or (share.ndim == 1 and share.shape[0] not in (1, first.shape[0])):
         raise ValueError(f"expected one timestep or one per sample ({first.shape[0]}); got shape {tuple(share.shape)}")
     share = share.reshape(-1, *[1] * (first.ndim - 1))

@@ -103,7 +103,9 @@ def test_models_are_trained_once_from_one_start_with_and_without_a_part(tmp_path
     }  # noqa: E501
     bench = TrainedBench(Setup(replace(SMALL, training_steps=2), tmp_path), settings=settings)
     folders = [bench.train(training, 0) for training in (FULL, NO_MASK, NO_ANCHOR)]
-    full, no_mask = (bench.load(ARTVPipeline, str(tmp_path / f"art-v-{n}-start-seed-0")) for n in ("full", "no-mask"))
+    full, no_mask = (
+        bench.load(ARTVPipeline, str(bench.folder / f"art-v-{n}-start-seed-0")) for n in ("full", "no-mask")
+    )
     assert no_mask.mask_network is None and full.mask_network is not None
     assert full.fingerprint()["unet"] == no_mask.fingerprint()["unet"]
     stamp = (folders[0] / "model_index.json").stat().st_mtime_ns

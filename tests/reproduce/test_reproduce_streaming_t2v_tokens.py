@@ -10,6 +10,7 @@ import torch
 import tiny
 from longvid.modules.appearance import AppearancePreservationModule
 from longvid.modules.frame_tokens import FrameTokenGenerator
+from longvid.pipelines.streaming_t2v import StreamingT2VPipeline
 from longvid.reproduce import EXPERIMENTS, Setup, Size, reproduce
 from longvid.reproduce.frame_tokens import ALL_FRAMES, Tokens
 from longvid.reproduce.frame_tokens_bench import FrameTokenBench, new_tokens, with_tokens
@@ -108,6 +109,18 @@ def test_the_generators_are_trained_once_and_nothing_else_learns(bench, model, t
     said.clear()
     reproduce(experiment, tmp_path, setup)
     assert said == [f"{NAME}: all is measured"]
+
+
+def test_what_was_trained_for_one_model_or_recipe_is_not_taken_for_another(bench, model, tmp_path):
+    setup = Setup(SIZE, tmp_path / "models")
+    assert FrameTokenBench(setup, model, SMALL).folder == bench.folder
+    assert FrameTokenBench(setup, model, SMALL | {"checkpoint_every": 2}).folder == bench.folder
+    assert FrameTokenBench(setup, model, SMALL | {"num_scenes": 4}).folder != bench.folder
+    pipe = StreamingT2VPipeline.from_pretrained(model)
+    torch.nn.init.ones_(pipe.unet.conv_in.bias)
+    pipe.save_pretrained(tmp_path / "other")
+    other = FrameTokenBench(setup, str(tmp_path / "other"), SMALL).folder
+    assert other.parent == bench.folder.parent and other != bench.folder
 
 
 def test_training_needs_a_number_of_steps(model, tmp_path):

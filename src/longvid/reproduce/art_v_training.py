@@ -16,8 +16,7 @@ from longvid.pipelines.references import NoisyFrames
 from longvid.reproduce.art_v_bench import ARTVBench
 from longvid.reproduce.art_v_trained import Trained, Training
 from longvid.reproduce.experiment import Setup, Variant
-from longvid.reproduce.run import writable_folder
-from longvid.reproduce.training_runs import NUM_SCENES, follow, share_latents
+from longvid.reproduce.training_runs import NUM_SCENES, follow, models_folder, share_latents
 from longvid.reproduce.video_bench import weights_of
 from longvid.training.art_v import network_options
 from longvid.training.config import ARTVSettings
@@ -37,8 +36,8 @@ class BlankAnchorARTVPipeline(ARTVPipeline):
 class TrainedBench(ARTVBench):
     """Videos of models that are trained first; a variant's `how` is a `Trained`.
 
-    Models lie in `setup.models` and are trained once: a training that was stopped goes on from its last checkpoint, and
-    experiments share what they have in common.
+    Models lie in `setup.models`, in a folder of what they start from and of their recipe, and are trained once: a training
+    that was stopped goes on from its last checkpoint, and experiments share what they have in common.
 
     Args:
         setup: How much, and where.
@@ -52,9 +51,9 @@ class TrainedBench(ARTVBench):
         if setup.size.training_steps is None:
             raise ValueError("this experiment trains: training_steps must be a number of at least 1; got None")
         self.recipe = {"num_scenes": NUM_SCENES, "checkpoint_every": 100} | (settings or {})
-        self.folder = writable_folder(setup.models)
         self.image_model = load_image_model(base)
         self.pipe: Any = self.image_model  # whose autoencoder shows what can be reached
+        self.folder = models_folder(setup.models, self.settings)
         self._pipes: dict[tuple[str, int], ARTVPipeline] = {}
 
     @property

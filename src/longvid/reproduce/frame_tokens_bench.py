@@ -12,14 +12,12 @@ from torch import Tensor, nn
 
 from longvid.modules.frame_tokens import FrameTokenGenerator, frame_context
 from longvid.pipelines.chunk_predictor import ChunkPredictor
-from longvid.pipelines.fingerprint import hash_settings
 from longvid.pipelines.streaming_t2v import StreamingT2VPipeline
 from longvid.reproduce.experiment import Setup, Variant
 from longvid.reproduce.frame_tokens import Tokens
-from longvid.reproduce.run import writable_folder
 from longvid.reproduce.streaming_t2v_bench import StreamingBench
 from longvid.reproduce.streaming_t2v_training import CONFIG
-from longvid.reproduce.training_runs import NUM_SCENES, follow, share_latents
+from longvid.reproduce.training_runs import NUM_SCENES, follow, models_folder, share_latents
 from longvid.training.clip import tokenize
 from longvid.training.config_video import StreamingT2VSettings
 from longvid.training.latent_sources import drawn_latents
@@ -75,8 +73,8 @@ class FrameTokenObjective(StreamingT2VObjective):
 class FrameTokenBench(StreamingBench):
     """Videos of a StreamingT2V model with tokens that are trained first; a variant's `how` is a `Tokens`, or None.
 
-    What was trained lies in `setup.models` and is trained once: a training that was stopped goes on from its last
-    checkpoint.
+    What was trained lies in `setup.models`, in a folder of the model and of the recipe, and is trained once: a training that
+    was stopped goes on from its last checkpoint.
 
     Args:
         setup: How much, where, and which model.
@@ -91,7 +89,7 @@ class FrameTokenBench(StreamingBench):
         if setup.size.training_steps is None:
             raise ValueError("this experiment trains: training_steps must be a number of at least 1; got None")
         self.recipe = {"num_scenes": NUM_SCENES, "checkpoint_every": 100} | dict(settings or {})
-        self.folder = writable_folder(setup.models)
+        self.folder = models_folder(setup.models, self.settings)
         self._trained: dict[tuple[Tokens, int], FrameTokenGenerator] = {}
 
     @property
@@ -119,9 +117,8 @@ class FrameTokenBench(StreamingBench):
 
     def train(self, how: Tokens, seed: int) -> Path:
         """The folder of a trained generator."""
-        steps, weights = self.setup.size.training_steps, hash_settings("model", self.pipe.fingerprint())[:8]
         kind = f"{how.per_frame}-tokens-smoothed-{how.smoothing:g}"
-        name = f"streaming-t2v-{kind}-{weights}-{steps}-steps-seed-{seed}"
+        name = f"streaming-t2v-{kind}-{self.setup.size.training_steps}-steps-seed-{seed}"
         settings = self.recipe_settings(seed, self.folder / name)
         share_latents(self.folder / name, self.folder.glob(f"streaming-t2v-*-seed-{seed}"))
         work = Workspace(settings.output, settings)

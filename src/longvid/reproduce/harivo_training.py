@@ -11,8 +11,7 @@ from longvid.pipelines.image_model import load_image_model
 from longvid.reproduce.experiment import Setup, Variant
 from longvid.reproduce.harivo_bench import HARIVOBench
 from longvid.reproduce.harivo_trained import Row
-from longvid.reproduce.run import writable_folder
-from longvid.reproduce.training_runs import NUM_SCENES, follow, share_latents
+from longvid.reproduce.training_runs import NUM_SCENES, follow, models_folder, share_latents
 from longvid.reproduce.video_bench import weights_of
 from longvid.training.config import HARIVOSettings
 from longvid.training.run_harivo import run_harivo
@@ -23,8 +22,8 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 class TrainedHARIVOBench(HARIVOBench):
     """Videos of models that are trained first; a variant's `how` is a `Row`.
 
-    Models lie in `setup.models` and are trained once: a training that was stopped goes on from its last checkpoint, and
-    rows that differ in their call arguments alone share one.
+    Models lie in `setup.models`, in a folder of what they start from and of their recipe, and are trained once: a training
+    that was stopped goes on from its last checkpoint, and rows that differ in their call arguments alone share one.
 
     Args:
         setup: How much, and where.
@@ -40,9 +39,9 @@ class TrainedHARIVOBench(HARIVOBench):
         if setup.size.training_steps is None:
             raise ValueError("this experiment trains: training_steps must be a number of at least 1; got None")
         self.recipe = {"num_scenes": NUM_SCENES, "checkpoint_every": 100} | dict(settings or {})
-        self.folder = writable_folder(setup.models)
         self.image_model = load_image_model(base)
         self.pipe: Any = self.image_model  # whose autoencoder shows what can be reached
+        self.folder = models_folder(setup.models, self.settings)
         self._pipes: dict[tuple[str, int], HARIVOPipeline] = {}
 
     @property

@@ -18,11 +18,10 @@ from longvid.modules.unet import VideoUNet
 from longvid.pipelines.streaming_t2v import StreamingT2VPipeline
 from longvid.pipelines.streaming_t2v_growth import load_video_model
 from longvid.reproduce.experiment import Setup, Variant
-from longvid.reproduce.run import writable_folder
 from longvid.reproduce.streaming_t2v import ENHANCER
 from longvid.reproduce.streaming_t2v_bench import StreamingBench
 from longvid.reproduce.streaming_t2v_trained import SCUTS, Conditioning
-from longvid.reproduce.training_runs import NUM_SCENES, follow, share_latents
+from longvid.reproduce.training_runs import NUM_SCENES, follow, models_folder, share_latents
 from longvid.reproduce.video_bench import weights_of
 from longvid.sprites.scene import Scene
 from longvid.training.config_video import StreamingT2VSettings
@@ -37,7 +36,8 @@ STAGES = {"module": ("cam", "apm"), "module and UNet": ("apm", "cam")}
 class TrainedStreamingBench(StreamingBench):
     """Videos of models that are trained first; a variant's `how` is a `Conditioning`.
 
-    Models lie in `setup.models` and are trained once: a training that was stopped goes on from its last checkpoint.
+    Models lie in `setup.models`, in a folder of what they start from and of their recipe, and are trained once: a training
+    that was stopped goes on from its last checkpoint.
 
     Args:
         setup: How much, and where.
@@ -51,8 +51,8 @@ class TrainedStreamingBench(StreamingBench):
         if setup.size.training_steps is None:
             raise ValueError("this experiment trains: training_steps must be a number of at least 1; got None")
         self.recipe = {"num_scenes": NUM_SCENES, "checkpoint_every": 100} | dict(settings or {})
-        self.folder = writable_folder(setup.models)
         self.pipe: Any = load_video_model(base)  # whose autoencoder shows what can be reached
+        self.folder = models_folder(setup.models, self.settings)
         self._pipes: dict[tuple[str, str | None, bool, int], StreamingT2VPipeline] = {}
 
     @property

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from longvid.pipelines.fingerprint import hash_settings
+from longvid.reproduce.run import writable_folder
 from longvid.training.loop import TrainingRecord
 
 NUM_SCENES = 2000
 """Drawn clips that a model of an experiment learns from."""
 REPORT_EVERY = 50
+
+
+def models_folder(models: Path, settings: Mapping[str, Any]) -> Path:
+    """The folder in `models` of what is trained from these weights by this recipe, which are named in `settings`.
+
+    Its name is a hash of both: a model that was trained from other weights is never taken for one that is asked for.
+    """
+    return writable_folder(models / hash_settings("trained", {name: settings[name] for name in ("weights", "recipe")}))
 
 
 def follow(records: Iterable[TrainingRecord], name: str, say: Callable[[str], None]) -> None:

@@ -81,3 +81,32 @@ def test_a_run_knows_its_prompt_unless_another_is_given(a_run):
     assert find_evaluated([str(a_run)], prompt=None, borders=None)[0].prompt == "a red circle"
     assert find_evaluated([str(a_run)], prompt="a star", borders=None)[0].prompt == "a star"
     assert find_evaluated([str(a_run)] * 2, prompt=None, borders=parse_borders("3"))[0].borders == [3]
+
+
+@pytest.mark.parametrize("output", ["made.mkv", "made"])
+def test_a_video_is_known_by_the_record_beside_it(run, model, output):
+    options = ("--num-frames", 3, "--num-inference-steps", 1, "--quiet")
+    result = run("generate", "a red circle", "--model", model, "--output", output, *options)
+    assert result.code == 0, result.err
+    (found,) = find_evaluated([output], prompt=None, borders=None)
+    assert (found.prompt, found.borders) == ("a red circle", None)  # single frames have no seams
+    assert find_evaluated([output], prompt="a star", borders=None)[0].prompt == "a star"
+    Path(output).rename(Path(output).with_stem("other"))
+    Path("made.json").rename("other.json")
+    assert find_evaluated([str(Path(output).with_stem("other"))], prompt=None, borders=None)[0].prompt is None
+
+
+def test_a_record_tells_of_its_own_video_alone(videos, tmp_path):
+    video, record = videos[0], tmp_path / "first.json"
+    told = {"prompts": ["a star"] * 2, "output": {"path": "elsewhere/first", "borders": [4, 8]}}
+    for values, expected in (
+        (told, ("a star", [4, 8])),
+        (told | {"prompts": ["a star", "a circle"]}, (None, [4, 8])),
+        (told | {"output": {"path": "second"}}, (None, None)),
+        (told | {"output": {"path": "first", "borders": "none"}}, (None, None)),
+        ({"prompt": "a star"}, (None, None)),
+        (["a star"], (None, None)),
+    ):
+        record.write_text(json.dumps(values))
+        (found,) = find_evaluated([str(video)], prompt=None, borders=None)
+        assert (found.prompt, found.borders) == expected

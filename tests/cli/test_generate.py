@@ -36,7 +36,7 @@ def test_a_prompt_becomes_a_video_of_exactly_the_frames_asked_for_with_its_recor
     assert made["prompts"] == [PROMPT] and made["seed"] == 7
     assert made["output"] | {"bytes": 0} == {
         "path": "demo.mp4", "frames": 5, "fps": 8, "width": 32, "height": 32, "codec": "h264",
-        "pixel_format": "yuv420p", "bytes": 0,
+        "pixel_format": "yuv420p", "bytes": 0, "borders": [],
     }  # fmt: skip
     assert "demo.mp4: 5 frames, 32x32, 8 fps, h264 yuv420p" in result.out and "5/5 frames" in result.err
 

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -172,7 +173,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_whole_and_needs_nothing_else(reports):
-    text = html_page(list(reports.values()), prompt="a <red> circle")
+    text = html_page([replace(report, prompt="a <red> circle") for report in reports.values()])
     page = Page(text)
     assert not page.open
     assert {address.split(",")[0] for address in page.addresses if not address.startswith("#")} == {
@@ -182,6 +183,14 @@ def test_the_page_is_whole_and_needs_nothing_else(reports):
     assert "http" not in text and "<script" not in text and "url(" not in text
     assert "a <red> circle" in page.text and "lossless" in page.text and "The worst seams" in page.text
     assert text.count("<svg") == len(CHEAP) and "prefers-color-scheme: dark" in text
+
+
+def test_the_page_says_which_video_should_show_what(reports):
+    first, *others = reports.values()
+    text = html_page([replace(first, prompt="a red circle"), *others])
+    assert text.count("a red circle") == 1 and '<p class="soft">prompt:' not in text
+    text = html_page([replace(report, prompt="a red circle") for report in (first, *others)])
+    assert text.count("a red circle") == 1 and '<p class="soft">prompt: a red circle' in text
 
 
 def test_a_page_compares_one_to_six_videos(reports):

@@ -94,6 +94,9 @@ class EnhanceJob(Job):
         )
         return _NoBar()
 
+    def _note_border(self, chunk: Any) -> None:
+        """What is decoded together says nothing about the windows that were denoised."""
+
     def _kept(self) -> str:
         kept, name = super()._kept(), self.settings.checkpoint
         if name is not None and Path(name).exists():

@@ -16,7 +16,8 @@ from longvid.cli.request import DEFAULT_MODEL
 
 ABOUT = """\
 With paths: every metric that can be computed here, of each video (a file, a folder of PNGs, a run folder,
-or a folder of videos), side by side. A run folder knows its prompt and its chunk borders.
+or a folder of videos), side by side. A run folder knows its prompt and its chunk borders, and so does the
+record that `longvid generate` leaves beside a video.
 
 With --sprites: a model on the built-in world. The judge reads colour, shape, background, motion and
 identity from the pixels of videos of held-out prompts. Beside every figure stand the number it was

@@ -97,7 +97,7 @@ def _write(arguments: argparse.Namespace, reports: list[VideoReport]) -> None:
     if arguments.html:
         from longvid.metrics.page import html_page
 
-        Path(arguments.html).write_text(html_page(reports, prompt=arguments.prompt), encoding="utf-8")
+        Path(arguments.html).write_text(html_page(reports), encoding="utf-8")
         say(f"{arguments.html}: the page, to be opened in a browser", quiet=arguments.quiet)
 
 

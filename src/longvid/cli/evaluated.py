@@ -1,7 +1,8 @@
-"""What `longvid evaluate` measures: videos by themselves, and run folders, which know their prompt and chunk borders."""
+"""What `longvid evaluate` measures: videos, with the prompt and the chunk borders that a run folder or a record knows."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,8 @@ def find_evaluated(
 
     Args:
         paths: Files, folders of PNGs, folders of videos, run folders.
-        prompt: In place of what a run knows.
-        borders: From the number of frames to the borders, in place of what a run knows.
+        prompt: In place of what a run or a record knows.
+        borders: From the number of frames to the borders, in place of what a run or a record knows.
 
     Raises:
         ValueError: if a path means no video, or a run has no frames yet.
@@ -41,17 +42,31 @@ def find_evaluated(
 
     found: dict[Path, Evaluated] = {}
     for path in paths:
-        known_prompt, known_borders = prompt, None
         if (Path(path) / "run.json").is_file():
-            video, run_prompt, known_borders = _read_run(Path(path))
-            videos, known_prompt = [video], prompt or run_prompt
+            videos = [_read_run(Path(path))]
         else:
-            videos = find_videos(path)
-        for video in videos:
+            videos = [(video, *_read_record(video)) for video in find_videos(path)]
+        for video, known_prompt, known_borders in videos:
             num_frames = open_video(video)[0].num_frames
             given = known_borders if borders is None else borders(num_frames)
-            found.setdefault(video, Evaluated(video, num_frames, known_prompt, given))
+            found.setdefault(video, Evaluated(video, num_frames, prompt or known_prompt, given))
     return list(found.values())
+
+
+def _read_record(video: Path) -> tuple[str | None, list[int] | None]:
+    """Prompt (if there is one for all frames) and borders, if `longvid generate` left its record beside the video.
+
+    A file that is no such record, or that of another video, says nothing.
+    """
+    try:
+        path = video.with_name(video.name + ".json") if video.is_dir() else video.with_suffix(".json")
+        record = json.loads(path.read_text(encoding="utf-8"))
+        prompts, output = {str(prompt) for prompt in record["prompts"]}, record["output"]
+        borders = [int(border) for border in output.get("borders", ()) if int(border) > 0] or None
+        same = Path(output["path"]).name == video.name and (video.is_dir() or output["bytes"] == video.stat().st_size)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, None
+    return (prompts.pop() if len(prompts) == 1 else None, borders) if same else (None, None)
 
 
 def _read_run(path: Path) -> tuple[Path, str | None, list[int]]:

@@ -49,6 +49,7 @@ class Job:
         self.started = time.perf_counter()
         self.timing: dict[str, float | None] = {}
         self.num_frames = 0
+        self.borders: list[int] = []
 
     def load(self, image: Any, earlier: dict[str, Any] | None) -> None:
         """Load the model, check the whole request, and write the record's first version.
@@ -168,12 +169,18 @@ class Job:
                 for frames in chunk.frames.split(_WRITTEN_FRAMES, dim=2):
                     self.writer.write(frames)
                 self.num_frames += chunk.num_frames
+                self._note_border(chunk)
                 if "first_frame_seconds" not in self.timing:
                     self.timing["first_frame_seconds"] = round(time.perf_counter() - self.streaming, 3)
                     self.first = chunk.num_frames
                 for extra in self.extras:
                     extra.add(chunk)
                 self.bar.on_chunk(chunk.num_frames)
+
+    def _note_border(self, chunk: Any) -> None:
+        """Keep where a chunk begins, for `longvid evaluate`; a method that makes single frames has no seams."""
+        if chunk.start and chunk.num_frames > 1:
+            self.borders.append(chunk.start)
 
     def _finish(self, status: str, failure: BaseException | None) -> BaseException | None:
         """Close every file, each whatever became of the others, and save the record; returns the first failure."""
@@ -194,6 +201,7 @@ class Job:
         }
         error = None if failure is None or status == "interrupted" else f"{type(failure).__name__}: {failure}"
         output = describe_output(self.paths.video, num_frames=self.num_frames, fps=self.fps)
+        output["borders"] = self.borders
         self.record.save(status=status, error=error, timing=self.timing, output=output)
         return failure
 

@@ -52,6 +52,7 @@ class VideoReport:
         about: What each metric means, by name.
         pictures: What is drawn of it.
         borders: Known chunk borders within the video; None if nobody said where they are.
+        prompt: What the metrics that compare video and text were told.
     """
 
     reading: Reading
@@ -61,6 +62,7 @@ class VideoReport:
     about: dict[str, str]
     pictures: Pictures
     borders: tuple[int, ...] | None = None
+    prompt: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the pictures, in the types of JSON: numbers that are not finite become None."""
@@ -70,7 +72,8 @@ class VideoReport:
             for name, result in self.results.items()
         }
         borders = None if self.borders is None else list(self.borders)
-        return {"read": reading, "borders": borders, "results": results, "not_measured": dict(self.not_measured)}
+        told = {"prompt": self.prompt, "borders": borders}
+        return {"read": reading, **told, "results": results, "not_measured": dict(self.not_measured)}
 
 
 def evaluate_video(
@@ -139,6 +142,7 @@ def evaluate_video(
         about=about,
         pictures=Pictures(drawn[0].compute(), drawn[1].compute(), drawn[2].compute(), bool(borders)),
         borders=known,
+        prompt=prompt,
     )
 
 

@@ -48,7 +48,7 @@ figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .9rem; }
 _COLORS = 6
 
 
-def html_page(reports: Sequence[VideoReport], *, prompt: str | None = None) -> str:
+def html_page(reports: Sequence[VideoReport]) -> str:
     """The page: what was read, a comparison, pictures of each video, and every metric with its curve in plain words.
 
     Raises:
@@ -59,9 +59,7 @@ def html_page(reports: Sequence[VideoReport], *, prompt: str | None = None) -> s
     labels = video_labels(reports)
     title = labels[0] if len(reports) == 1 else f"{len(reports)} videos compared"
     body = [f"<h1>{escape(title)}</h1>"]
-    if prompt:
-        body.append(f'<p class="soft">prompt: {escape(prompt)}</p>')
-    body += [_what_was_read(reports, labels), _summary(reports, labels)]
+    body += [_prompts(reports, labels), _what_was_read(reports, labels), _summary(reports, labels)]
     for index, report in enumerate(reports):
         body.append(_pictures(report, labels[index], index, alone=len(reports) == 1))
     body.append("<h2>Each number and its course</h2>")
@@ -78,6 +76,14 @@ def html_page(reports: Sequence[VideoReport], *, prompt: str | None = None) -> s
         + "\n".join(body)
         + "\n</body></html>\n"
     )
+
+
+def _prompts(reports: Sequence[VideoReport], labels: Sequence[str]) -> str:
+    """What the videos should show: one line where all that say it say the same."""
+    told = {label: report.prompt for label, report in zip(labels, reports, strict=True) if report.prompt}
+    if len(told) == len(reports) and len(set(told.values())) == 1:
+        told = {"prompt": next(iter(told.values()))}
+    return "".join(f'<p class="soft">{escape(label)}: {escape(prompt)}</p>' for label, prompt in told.items())
 
 
 def _what_was_read(reports: Sequence[VideoReport], labels: Sequence[str]) -> str:

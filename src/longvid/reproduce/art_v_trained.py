@@ -83,6 +83,7 @@ MASK = Experiment(
     expectations=tuple(Wins("with", "without", measure.name) for measure in (*COMPARED, DRIFT_MEASURES[3])),
     size=_SIZE,
     bench=_bench,
+    cpu_minutes=43,
     notes=(
         *_NOTES,
         'The row "switched off at test time" is not the paper\'s ablation: the network never had to do without its mask.',
@@ -109,6 +110,7 @@ ANCHOR = Experiment(
     expectations=tuple(Wins("with", "without", measure.name) for measure in (*COMPARED, DRIFT_MEASURES[3])),
     size=_SIZE,
     bench=_bench,
+    cpu_minutes=45,
     notes=(
         *_NOTES,
         'The paper does not say whether its anchor was zero in training, too. The row "blank at test time" is the'

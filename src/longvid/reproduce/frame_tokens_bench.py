@@ -26,6 +26,8 @@ from longvid.training.streaming_t2v import StreamingT2VObjective, drawn_chunks
 from longvid.training.workspace import Workspace
 
 STAGE = "frame_tokens"
+LEARNING_RATE = 1e-2
+"""Ten times that of CAM: from zeros, the tokens are to reach the length of words in a short training."""
 
 
 class TokenedStreamingT2VPipeline(StreamingT2VPipeline):
@@ -88,7 +90,11 @@ class FrameTokenBench(StreamingBench):
         super().__init__(setup, model)
         if setup.size.training_steps is None:
             raise ValueError("this experiment trains: training_steps must be a number of at least 1; got None")
-        self.recipe = {"num_scenes": NUM_SCENES, "checkpoint_every": 100} | dict(settings or {})
+        self.recipe = {
+            "num_scenes": NUM_SCENES,
+            "checkpoint_every": 100,
+            "cam": {"optimizer": {"learning_rate": LEARNING_RATE}},
+        } | dict(settings or {})
         self.folder = models_folder(setup.models, self.settings)
         self._trained: dict[tuple[Tokens, int], FrameTokenGenerator] = {}
 

@@ -172,14 +172,13 @@ APM = Experiment(
         *(Wins("with", "blank", measure.name) for measure in KEPT),
         *(Wins("with", "without", measure.name, from_paper=False) for measure in (UNTOLD, RETURNS)),
     ),
-    size=Size(num_prompts=8, num_seeds=2, num_frames=80, batch_size=8),
+    size=Size(num_prompts=8, num_seeds=2, num_frames=240, batch_size=8),
     bench=_memory_bench,
     model=MODEL,
     cpu_minutes=26,
     notes=(
         "One model, trained with APM, makes all rows: taken away at test time is not trained without, which is the paper's"
         " ablation. A blank anchor is something it was trained with now and then.",
-        "The paper shows videos of 240 frames: `--frames 240` makes those.",
         "The recipe that ships, `streaming-t2v-tiny`, trains with no sprites that pass out of sight; they ask for more"
         " than it has seen. The scene is compared in frames that show a sprite, as the tiny autoencoder is far off in"
         " frames without one.",

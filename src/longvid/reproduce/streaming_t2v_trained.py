@@ -85,7 +85,7 @@ CAM = Experiment(
         *(Wins("cam-awake", worse, measure.name, from_paper=False) for worse in ("cam", *BASELINES) for measure in CONTINUES),
         *(Wins("concatenated-latents", "concatenated", measure.name, from_paper=False) for measure in CONTINUES),
     ),
-    size=Size(num_prompts=12, num_seeds=1, num_frames=64, batch_size=6, training_steps=300),
+    size=Size(num_prompts=12, num_seeds=2, num_frames=64, batch_size=6, training_steps=300),
     bench=_bench,
     cpu_minutes=82,
     notes=(

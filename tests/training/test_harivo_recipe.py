@@ -310,7 +310,7 @@ def test_the_alignment_needs_one_sprite_alone():
         (["drop_text=2"], r"drop_text is a share of the samples, in \[0, 1\]; got 2"),
         (["scheduler=best"], "scheduler must be one of base, ddim; got 'best'"),
         (["alignment.target=words"], "alignment.target must be one of embeddings, attention; got 'words'"),
-        (["alignment.places=all"], "alignment.places must be one of true, typical; got 'all'"),
+        (["alignment.places=all"], "alignment.places must be one of clip, typical; got 'all'"),
         (["distillation.pure_noise=2"], r"distillation.pure_noise is a share of the samples, in \[0, 1\]; got 2"),
         (["distillation.frames_per_clip=0"], "distillation.frames_per_clip must be at least 1; got 0"),
         (["networks.tokens_per_frame=0"], "networks.tokens_per_frame is 0: set alignment.num_steps=0"),

@@ -24,7 +24,7 @@ from longvid.training.draws import batch_draws
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 
 TARGETS = ("embeddings", "attention")
-PLACES = ("true", "typical")
+PLACES = ("clip", "typical")
 _NO_BACKGROUND = Omissions(size=0, color=0, shape=0, motion=0, speed=0, background=1)
 
 
@@ -36,7 +36,7 @@ class AlignmentOptions:
         num_steps: Steps of the phase; 0, as in the paper, leaves it out.
         target: "embeddings" is the error of the tokens themselves, "attention" that of the keys and values that the
             frozen cross-attention makes of them.
-        places: Which places are to be said: "true" ones, or "typical" ones, see `typical`.
+        places: Which places are to be said: those of the "clip", or "typical" ones, see `typical`.
         batch_size: Clips per micro-batch.
     """
 

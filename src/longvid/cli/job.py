@@ -21,7 +21,8 @@ from longvid.cli.record import Record, describe_output, start_record
 DEFAULT_FPS = 8
 _WRITTEN_FRAMES = 64
 _NOT_RECORDED = {
-    "return_dict", "output_type", "output_masks", "callback_on_step_end_tensor_inputs", "image", "video", "image_embeds",
+    "return_dict", "output_type", "output_masks", "callback_on_step_end_tensor_inputs",
+    "image", "video", "image_embeds", "anchor_image",
 }  # fmt: skip
 
 

@@ -10,7 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from longvid.pipelines.checks import is_finite
 from longvid.pipelines.inputs import for_every_video, image_batch, video_batch
+from longvid.pipelines.prompts import opening_negatives
 from longvid.pipelines.request import VideoRequest
 
 REDRAWS = ("frame", "eval")
@@ -95,8 +97,10 @@ def check_art_v(request: ARTVRequest, *, num_levels: int, has_masks: bool) -> No
         raise ValueError("first_frame_pipeline needs prompt; got prompt_embeds")
     for name in ("reference_guidance_scale", "anchor_guidance_scale"):
         value = getattr(request, name)
-        if not isinstance(value, (int, float)):
+        if not is_finite(value):
             raise ValueError(f"{name} must be a number; got {value!r}")
+    if not isinstance(request.anchor_frame, int) or isinstance(request.anchor_frame, bool):
+        raise ValueError(f"anchor_frame must be a whole number; got {request.anchor_frame!r}")
     level = request.noise_level
     if not isinstance(level, int) or not 0 <= level < num_levels:
         raise ValueError(f"noise_level must be a whole number from 0 to {num_levels - 1}; got {level!r}")
@@ -144,8 +148,7 @@ def first_frames(request: ARTVRequest, generator: torch.Generator | list[torch.G
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     options = {"generator": generator, "output_type": "pt", "num_images_per_prompt": 1}
     if request.negative_prompt is not None:
-        negative = request.negative_prompt
-        options["negative_prompt"] = [negative] * len(texts) if isinstance(negative, str) else list(negative)
+        options["negative_prompt"] = opening_negatives(request.negative_prompt, request.prompts, copies)
     options = {name: value for name, value in options.items() if takes_all or name in known}
     result = pipeline(prompt=texts, height=height, width=width, **options)
     images = getattr(result, "images", None)

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 import longvid
-from longvid.pipelines.checks import check_callback_tensors, check_request, check_resume
+from longvid.pipelines.checks import (
+    check_callback_tensors,
+    check_embeds_width,
+    check_place,
+    check_request,
+    check_resume,
+    check_steps,
+)
 from longvid.pipelines.latent_places import OnDevice
 from longvid.pipelines.output import LongVideoPipelineOutput, package
 from longvid.pipelines.request import VideoRequest, collects, streams
@@ -59,6 +66,8 @@ class LongVideoPipeline(TextPipeline):
             latent_factor=self.vae_scale_factor,
             latent_channels=self.latent_channels,
         )
+        check_steps(self.scheduler, request.num_inference_steps)
+        check_embeds_width(request.prompt_embeds, self.unet.config.cross_attention_dim)
         if request.prompts.texts is not None and self.text_encoder is None:
             raise ValueError("expected prompt_embeds, as this pipeline has no text encoder; got prompt")
         check_callback_tensors(request.callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
@@ -113,6 +122,8 @@ class LongVideoPipeline(TextPipeline):
         """Check a request and start its stream; the keys of its noise are drawn here, unless they are known."""
         with self.processes.session():
             request = self.check_inputs(request)
+            if request.resume is not None:
+                check_place(request.resume, self.plan(request))
             if keys is None:
                 resume, generator = request.resume, request.generator
                 keys = self.processes.from_main(lambda: draw_keys(generator) if resume is None else resume.keys)
@@ -146,10 +157,7 @@ class LongVideoPipeline(TextPipeline):
             masks.append(chunk.extras.get("masks"))
         if not frames:
             raise ValueError("nothing is left to make: the saved state lies at the end of the video")
-        known = [mask for mask in masks if mask is not None]
-        filled = [torch.zeros_like(known[0]) if mask is None else mask for mask in masks] if known else []
-        joined = torch.cat(filled, dim=2) if filled else None
-        output = LongVideoPipelineOutput(package(torch.cat(frames, dim=2), request.output_type), joined)
+        output = LongVideoPipelineOutput(package(torch.cat(frames, dim=2), request.output_type), _joined(masks))
         return output if request.return_dict else output.to_tuple()
 
     @torch.no_grad()
@@ -185,8 +193,8 @@ class LongVideoPipeline(TextPipeline):
             frames = self.place(request).frames(latents[:, :, window.keep])
         if not self.interrupt:  # an interrupted window is made again when the stream goes on from its state
             context = self.next_context(window, state, conditions, frames)
-            state = StreamState(window.index + 1, context, state.keys, state.fingerprint)
-        stacked = {name: torch.stack(values, dim=1) for name, values in extras.items()}
+            state = StreamState(window.index + 1, context, state.keys, state.fingerprint, window.new.stop)
+        stacked = {name: torch.stack(values, dim=1) for name, values in extras.items() if values}
         return VideoChunk(_handed_out(frames, request.output_type), window.new.start, state, stacked)
 
     def prepare_noise(
@@ -239,6 +247,18 @@ class LongVideoPipeline(TextPipeline):
         bar = self.progress_bar(total=(request.num_frames or 0) - done)  # type: ignore[call-arg] (a decorated method)
         bar.unit = "frame"
         return bar
+
+
+def _joined(masks: Sequence[Tensor | None]) -> Tensor | None:
+    """Masks (B, N, F, h, w) of chunks, one behind the other; zero where a network was not asked, at all or to the end."""
+    known = [mask for mask in masks if mask is not None]
+    if not known:
+        return None
+    batch, _, _, *size = known[0].shape
+    evaluations = max(mask.shape[1] for mask in known)
+    blank = known[0].new_zeros(batch, evaluations, known[0].shape[2], *size)
+    filled = [blank if mask is None else torch.cat([mask, blank[:, mask.shape[1] :]], dim=1) for mask in masks]
+    return torch.cat(filled, dim=2)
 
 
 def _handed_out(frames: WindowFrames, output_type: str) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,6 +13,7 @@ from longvid.pipelines.request import OUTPUT_TYPES, VideoRequest
 
 if TYPE_CHECKING:
     from longvid.video.state import StreamState
+    from longvid.video.windows import Window
 
 
 def check_request(request: VideoRequest, *, size_multiple: int, latent_factor: int, latent_channels: int) -> None:
@@ -40,6 +42,7 @@ def check_request(request: VideoRequest, *, size_multiple: int, latent_factor: i
         if tuple(request.latents.shape) != expected:
             raise ValueError(f"latents must have shape {expected}; got {tuple(request.latents.shape)}")
     check_embeds(request.negative_prompt, request.prompt_embeds, request.negative_prompt_embeds)
+    check_negatives(request.negative_prompt, request.prompts.num_videos * request.prompts.num_segments)
 
 
 def check_callback_tensors(names: Sequence[str], known: Sequence[str]) -> None:
@@ -79,6 +82,23 @@ def check_resume(
         _check_context(state, shapes)
 
 
+def check_place(state: StreamState, windows: Sequence[Window]) -> None:
+    """Check that a saved state lies between two windows of a video.
+
+    Raises:
+        ValueError: if it lies behind the last one, or its video ended within a window, which a longer one makes whole.
+    """
+    done = state.next_window
+    if done > len(windows):
+        raise ValueError(f"the saved state lies behind {done} windows; the request has {len(windows)}")
+    if not done or state.num_frames is None or state.num_frames == (stop := windows[done - 1].new.stop):
+        return
+    raise ValueError(
+        f"the saved state lies behind {state.num_frames} frames, where its own video ended; with this num_frames the window"
+        f" goes to frame {stop}: go on from the state of the chunk before"
+    )
+
+
 def _check_context(state: StreamState, shapes: Mapping[str, tuple[int, ...]]) -> None:
     found = {name: tuple(tensor.shape) for name, tensor in state.context.items()}
     missing = sorted(shapes.keys() - found.keys()) if state.next_window else []
@@ -108,8 +128,25 @@ def check_scale(value: object, name: str) -> None:
     """Check that a scale is a number of at least 0, or a function of the timestep, such as a `GuidanceSchedule`."""
     if callable(value):
         return
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+    if not is_finite(value) or value < 0:  # type: ignore[operator]
         raise ValueError(f"{name} must be a number of at least 0; got {value!r}")
+
+
+def is_finite(value: object) -> bool:
+    """Whether something is a number, and neither infinite nor NaN."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_steps(scheduler: Any, num_inference_steps: int | None) -> None:
+    """Check that a scheduler can take so many steps; it stays as it is.
+
+    Raises:
+        ValueError: with what the scheduler says.
+    """
+    try:
+        copy.deepcopy(scheduler).set_timesteps(num_inference_steps)
+    except ValueError as error:
+        raise ValueError(f"num_inference_steps={num_inference_steps}: {error}") from error
 
 
 def check_generators(generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int) -> None:
@@ -133,4 +170,25 @@ def check_embeds(
         raise ValueError(
             "prompt_embeds and negative_prompt_embeds must have one shape; "
             f"got {tuple(embeds.shape)} and {tuple(negative_embeds.shape)}"
+        )
+    for name, given in (("prompt_embeds", embeds), ("negative_prompt_embeds", negative_embeds)):
+        if given is not None and given.ndim != 3:
+            raise ValueError(f"{name} must have shape (B, N, D); got {tuple(given.shape)}")
+
+
+def check_embeds_width(embeds: torch.Tensor | None, width: object) -> None:
+    """Check that given embeddings are as wide as a UNet reads them; a width that differs by layer is not compared."""
+    if embeds is not None and isinstance(width, int) and embeds.shape[-1] != width:
+        raise ValueError(f"prompt_embeds must be {width} wide for this model; got {embeds.shape[-1]}")
+
+
+def check_negatives(negative_prompt: object, num_prompts: int) -> None:
+    """Check that a negative prompt is a text, or a list with one, or one for each prompt."""
+    if negative_prompt is None or isinstance(negative_prompt, str):
+        return
+    if not isinstance(negative_prompt, (list, tuple)) or not all(isinstance(text, str) for text in negative_prompt):
+        raise ValueError(f"negative_prompt must be a string or a list of strings; got {negative_prompt!r}")
+    if len(negative_prompt) not in (1, num_prompts):
+        raise ValueError(
+            f"negative_prompt must be one, or one for each of {num_prompts} prompts; got {len(negative_prompt)}"
         )

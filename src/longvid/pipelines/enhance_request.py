@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longvid.pipelines.checks import check_embeds, check_generators, check_scale
+from longvid.pipelines.checks import check_embeds, check_generators, check_negatives, check_scale
 from longvid.pipelines.inputs import VideoInput
 from longvid.pipelines.output import EnhancedChunk
 from longvid.pipelines.request import OUTPUT_TYPES
@@ -162,6 +162,7 @@ def check_enhance(request: EnhanceRequest) -> None:
     if request.output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {request.output_type!r}")
     check_embeds(request.negative_prompt, request.prompt_embeds, request.negative_prompt_embeds)
+    check_negatives(request.negative_prompt, request.num_prompts)
 
 
 def _check_checkpoint(request: EnhanceRequest) -> None:

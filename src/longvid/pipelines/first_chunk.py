@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from longvid.pipelines.inputs import video_batch
+from longvid.pipelines.prompts import opening_negatives
 from longvid.pipelines.streaming_t2v_request import StreamingT2VRequest
 
 
@@ -37,10 +38,8 @@ def first_chunk(
         "generator": generator,
         "output_type": "pt",
     }
-    negative = request.negative_prompt
-    if negative is not None:
-        texts = [negative] if isinstance(negative, str) else list(negative)
-        offered["negative_prompt"] = [text for text in texts for _ in range(request.batch_size // len(texts))]
+    if request.negative_prompt is not None:
+        offered["negative_prompt"] = opening_negatives(request.negative_prompt, request.prompts, copies)
     if request.image is not None:
         offered["image"] = _pictures(request.image[:, :, 0])
     call = {**offered, **request.first_chunk_options}

@@ -94,6 +94,26 @@ def plan_prompts(
     return PromptPlan(texts, starts, num_videos, num_frames)
 
 
+def opening_negatives(negative: str | Sequence[str], plan: PromptPlan, copies: int) -> list[str]:
+    """Give the negative prompt that every video of a batch opens with.
+
+    Args:
+        negative: One for all, or one per prompt, video by video, segment by segment.
+        plan: The prompts.
+        copies: Videos per prompt; they follow each other.
+    """
+    texts = [negative] if isinstance(negative, str) else list(negative)
+    first = texts * plan.num_videos if len(texts) == 1 else texts[:: plan.num_segments]
+    return [text for text in first for _ in range(copies)]
+
+
+def cut_off(texts: Sequence[str], tokenizer: Any) -> list[str]:
+    """Give what a tokenizer cuts off behind its model's length, of each text that is too long."""
+    length = tokenizer.model_max_length
+    ids = tokenizer(list(texts), truncation=False, verbose=False).input_ids
+    return [tokenizer.decode(row[length - 1 : -1]) for row in ids if len(row) > length]
+
+
 def encode_text(
     texts: list[str], tokenizer: Any, text_encoder: Any, device: torch.device | str | None = None
 ) -> Tensor:

@@ -136,10 +136,10 @@ class StreamingT2VPipeline(LongVideoPipeline):
     # --- the hooks of the loop ---------------------------------------------------------------------------------------
 
     def check_inputs(self, request: VideoRequest) -> StreamingT2VRequest:
-        """Fill the defaults in and refuse what cannot be made."""
+        """Fill the defaults in, refuse what cannot be made, and turn images into pixels; see `pixels_of`."""
         request = cast(StreamingT2VRequest, super().check_inputs(request))
         check_streaming(request, chunk_size=self.config.chunk_size, has_anchor=self.apm is not None)
-        return request
+        return pixels_of(request, overlap=self.config.overlap)
 
     def plan(self, request: VideoRequest) -> ChunkPlan:
         """A first chunk (one frame for an image, none for a video to be continued), then chunks with context."""
@@ -154,14 +154,13 @@ class StreamingT2VPipeline(LongVideoPipeline):
         """Encode the text of all segments, the blank anchor, and what the user brought."""
         request = cast(StreamingT2VRequest, request)
         text, null_text = self.encode_segments(request)
-        request, anchor = pixels_of(request, overlap=self.config.overlap)
         context, null_anchor = {}, None
-        if request.video is not None:
+        if request.video is not None and request.starts_over:
             context["frames"] = self._kept(WindowFrames(self.vae, pixels=request.video.to(self._device)))
         if self.apm is not None:
             null_anchor = self.embed_anchor(torch.zeros(1, 3, *request.size)).expand(request.batch_size, -1)
-            if anchor is not None:
-                context["anchor"] = self.embed_anchor(anchor)
+            if request.anchor_image is not None:
+                context["anchor"] = self.embed_anchor(request.anchor_image)
         return StreamingConditions(request, text, null_text, null_anchor, context)
 
     def first_context(self, conditions: StreamingConditions) -> dict[str, Tensor]:
@@ -224,8 +223,7 @@ class StreamingT2VPipeline(LongVideoPipeline):
         if self.apm is not None:
             anchor = state.context.get("anchor")
             if anchor is None:  # behind the first chunk of a video that began with nothing
-                number = min(conditions.request.anchor_frame, frames.pixels.shape[2] - 1)
-                anchor = self.embed_anchor(frames.pixels[:, :, number].clamp(-1, 1))
+                anchor = self.embed_anchor(frames.pixels[:, :, conditions.request.anchor_frame].clamp(-1, 1))
             context["anchor"] = anchor
         return context
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
-
+from longvid.pipelines.checks import is_finite
 from longvid.pipelines.inputs import for_every_video, image_batch, video_batch
 from longvid.pipelines.request import VideoRequest
 
@@ -93,31 +92,32 @@ def check_streaming(request: StreamingT2VRequest, *, chunk_size: int, has_anchor
     if request.first_chunk_options and request.first_chunk_pipeline is None:
         raise ValueError("first_chunk_options go to a first_chunk_pipeline; got none")
     scale = request.anchor_guidance_scale
-    if scale is not None and (not isinstance(scale, (int, float)) or scale < 0):
+    if scale is not None and (not is_finite(scale) or scale < 0):
         raise ValueError(f"anchor_guidance_scale must be a number of at least 0; got {scale!r}")
     if not has_anchor and (scale is not None or request.anchor_image is not None):
         raise ValueError("this model has no apm: anchor_guidance_scale and anchor_image have no effect")
     frame, opened = request.anchor_frame, request.video is None
     if not isinstance(frame, int) or isinstance(frame, bool):
         raise ValueError(f"anchor_frame must be a whole number; got {frame!r}")
-    length = 1 if request.image is not None and request.first_chunk_pipeline is None else chunk_size
+    opening = 1 if request.image is not None and request.first_chunk_pipeline is None else chunk_size
+    length = min(opening, request.num_frames or opening)
     if opened and not -length <= frame < length:
         raise ValueError(f"anchor_frame must be a frame of the first chunk, which has {length}; got {frame}")
 
 
-def pixels_of(request: StreamingT2VRequest, *, overlap: int) -> tuple[StreamingT2VRequest, Tensor | None]:
-    """Turn what the user brought into pixels in [-1, 1], for every video of the batch.
+def pixels_of(request: StreamingT2VRequest, *, overlap: int) -> StreamingT2VRequest:
+    """Turn what the user brought into pixels in [-1, 1], for every video of the batch; a resumed stream needs none.
 
-    Returns:
-        The request, its image (B, 3, 1, H, W), its video the last `overlap` frames (B, 3, overlap, H, W); and the
-        anchor (B, 3, H, W) as far as it is known before the first chunk.
+    Shapes:
+        image -> (B, 3, 1, H, W); video -> its last frames, (B, 3, overlap, H, W); anchor_image -> (B, 3, H, W): what was
+        given, else the anchor as far as it is known before the first chunk.
 
     Raises:
         ValueError: if something is of the wrong kind, range, shape, length or number.
     """
     anchor = None
     if not request.starts_over:
-        return replace(request, image=None, video=None, anchor_image=None), None
+        return replace(request, anchor_image=None)
     size, counts = request.size, (request.prompts.num_videos, request.batch_size)
     if request.image is not None:
         pixels = for_every_video(image_batch(request.image, *size), *counts, "image")
@@ -137,4 +137,4 @@ def pixels_of(request: StreamingT2VRequest, *, overlap: int) -> tuple[StreamingT
     if request.anchor_image is not None:
         given = image_batch(request.anchor_image, *size, name="anchor_image")
         anchor = for_every_video(given, *counts, "anchor_image")
-    return request, anchor
+    return replace(request, anchor_image=anchor)

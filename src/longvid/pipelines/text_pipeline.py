@@ -14,7 +14,7 @@ from torch import Tensor
 from longvid.pipelines.distribution import Distribution, distributed
 from longvid.pipelines.loading import LoadablePipeline
 from longvid.pipelines.optimization import Optimization, attention_by, optimized, replayed
-from longvid.pipelines.prompts import encode_text
+from longvid.pipelines.prompts import cut_off, encode_text
 from longvid.pipelines.request import VideoRequest
 from longvid.pipelines.vocabulary import unknown_words
 from longvid.samplers.guidance_schedule import GuidanceScale, can_guide
@@ -134,6 +134,7 @@ class TextPipeline(LoadablePipeline):
         device = device or self._execution_device
         if prompt_embeds is None:
             texts = self._converted([prompt] if isinstance(prompt, str) else list(prompt or []))
+            self._warn_of_cut_text(texts)
             prompt_embeds = encode_text(texts, self.tokenizer, self.text_encoder, device)
         if do_classifier_free_guidance and negative_prompt_embeds is None:
             count = prompt_embeds.shape[0]
@@ -145,7 +146,9 @@ class TextPipeline(LoadablePipeline):
                 raise ValueError(
                     f"negative_prompt must be one, or one for each of {count} prompts; got {len(negative)}"
                 )
-            negative_prompt_embeds = encode_text(self._converted(negative), self.tokenizer, self.text_encoder, device)
+            negative = self._converted(negative)
+            self._warn_of_cut_text(negative)
+            negative_prompt_embeds = encode_text(negative, self.tokenizer, self.text_encoder, device)
             negative_prompt_embeds = negative_prompt_embeds.expand(count, -1, -1)
         prompt_embeds = prompt_embeds.to(device).repeat_interleave(num_videos_per_prompt, dim=0)
         if negative_prompt_embeds is not None:
@@ -189,6 +192,13 @@ class TextPipeline(LoadablePipeline):
         """Write out the names of textual inversions that have several vectors, where a pipeline can load them."""
         convert = getattr(self, "maybe_convert_prompt", None)
         return texts if convert is None or self.tokenizer is None else convert(texts, self.tokenizer)
+
+    def _warn_of_cut_text(self, texts: Sequence[str]) -> None:
+        if lost := cut_off(texts, self.tokenizer):
+            length = self.tokenizer.model_max_length
+            warnings.warn(
+                f"this model reads {length} tokens of a prompt; it does not see: {'; '.join(lost)}", stacklevel=2
+            )
 
     def _warn_of_unknown_words(
         self, prompts: Sequence[str] | None, negative_prompt: str | Sequence[str] | None

@@ -27,9 +27,10 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 def on_device(timestep: torch.Tensor | float, device: torch.device) -> torch.Tensor | float:
     """Bring a timestep to the device that a network is on, without waiting for the device; a number stays.
 
-    What comes to the host is waited for: it would be read before it is there.
+    Only a copy to a CUDA device is not waited for: what comes to the host would be read before it is there, and MPS reads
+    what is copied when its turn comes, be it gone by then.
     """
-    return timestep.to(device, non_blocking=device.type != "cpu") if torch.is_tensor(timestep) else timestep
+    return timestep.to(device, non_blocking=device.type == "cuda") if torch.is_tensor(timestep) else timestep
 
 
 def math_dtype(tensor: torch.Tensor) -> torch.dtype:

@@ -25,6 +25,7 @@ class StreamState:
         context: The method's named tensors, such as its last latents and its anchor.
         keys: One random key per generator, drawn when the stream began; window k is seeded by (key, k) alone.
         fingerprint: What made the stream (model, versions, settings), compared before it is continued.
+        num_frames: Frames of the video up to here; None in files of before this was kept.
 
     Raises:
         ValueError: if a field has the wrong type or `next_window` is negative.
@@ -34,6 +35,7 @@ class StreamState:
     context: dict[str, Tensor] = field(default_factory=dict)
     keys: tuple[int, ...] = ()
     fingerprint: dict[str, str] = field(default_factory=dict)
+    num_frames: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse at once what could not be saved later."""
@@ -47,6 +49,8 @@ class StreamState:
         for name, value in self.fingerprint.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise ValueError(f"fingerprint must map text to text; got {name!r}: {value!r}")
+        if self.num_frames is not None and (not _is_int(self.num_frames) or self.num_frames < 0):
+            raise ValueError(f"num_frames must be an integer of at least 0, or None; got {self.num_frames!r}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to one safetensors file: whole or not at all, also if the process dies midway.
@@ -68,6 +72,7 @@ class StreamState:
             "next_window": str(self.next_window),
             "keys": json.dumps(self.keys),
             "fingerprint": json.dumps(self.fingerprint, sort_keys=True),
+            "num_frames": json.dumps(self.num_frames),
         }
         # cloned because safetensors refuses views of one storage, and context tensors often are
         tensors = {
@@ -106,6 +111,7 @@ class StreamState:
                 context=context,
                 keys=tuple(json.loads(metadata["keys"])),
                 fingerprint=json.loads(metadata["fingerprint"]),
+                num_frames=json.loads(metadata.get("num_frames", "null")),
             )
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is a damaged stream state: {error}") from error

@@ -83,6 +83,25 @@ def test_a_run_knows_its_prompt_unless_another_is_given(a_run):
     assert find_evaluated([str(a_run)] * 2, prompt=None, borders=parse_borders("3"))[0].borders == [3]
 
 
+@pytest.mark.parametrize(
+    ("prompts", "prompt"), [([["a red circle", "a star"]], None), ([["a red circle", "a red circle"]], "a red circle")]
+)
+def test_a_run_of_several_prompts_has_one_if_they_are_the_same(tmp_path, art_v, prompts, prompt):
+    size = {"height": 32, "width": 32, "num_inference_steps": 1}
+    art_v.generate_to(tmp_path / "story", prompts, frames_per_prompt=1, **size)
+    assert find_evaluated([str(tmp_path / "story")], prompt=None, borders=None)[0].prompt == prompt
+
+
+def test_two_videos_of_one_name_have_a_record_each_and_are_known_by_it(run, model):
+    for prompt, output in (("a star", "made.mkv"), ("a circle", "made.gif"), ("a cross", "made/")):
+        result = run("generate", prompt, "--model", model, "--num-frames", 1, "--output", output, "--quiet")
+        assert result.code == 0, result.err
+    found = {each.path.name: each.prompt for each in find_evaluated(["."], prompt=None, borders=None)}
+    assert found == {"made.mkv": "a star", "made.gif": "a circle"}
+    assert find_evaluated(["made"], prompt=None, borders=None)[0].prompt == "a cross"
+    assert sorted(path.name for path in Path().glob("*.json")) == ["made.gif.json", "made.json", "made.png.json"]
+
+
 @pytest.mark.parametrize("output", ["made.mkv", "made"])
 def test_a_video_is_known_by_the_record_beside_it(run, model, output):
     options = ("--num-frames", 3, "--num-inference-steps", 1, "--quiet")

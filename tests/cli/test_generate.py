@@ -230,3 +230,34 @@ def test_an_error_keeps_the_frames_so_far_and_the_record_says_how_many(run, mode
     made = record()
     assert made["status"] == "failed" and made["error"] == "RuntimeError: out of memory"
     assert made["output"]["frames"] == frames("demo.mp4").shape[2] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--video", "in.mp4", "--output", "in.mp4"], "--output: 'in.mp4' is the video itself"),
+        (["--video", "in.mp4", "--output", "a.mp4", "--show-masks", "in.mp4"], "--show-masks: 'in.mp4' is the video"),
+        (["--image", "in.png", "--contact-sheet", "in.png"], "--contact-sheet: 'in.png' is the image itself"),
+        (
+            ["--image", "in.png", "output.path=in.mp4", "output.show_masks=in.png"],
+            "--show-masks: 'in.png' is the image",
+        ),
+        (["--video", "in.mp4", "--run-dir", "run", "--events", "in.mp4"], "--events: 'in.mp4' is the video itself"),
+    ],
+)
+def test_a_source_is_never_overwritten(run, model, words, hint):
+    Image.new("RGB", (8, 8), "red").save("in.png")
+    Path("in.mp4").write_bytes(b"not opened before the names are checked")
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    result = run("generate", PROMPT, "--model", model, *words)
+    assert result.code == 1 and hint in result.err and result.err.count("\n") == 1
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_a_prompt_with_signs_that_yaml_tools_read_is_taken_as_it_is(run, model):
+    prompt, negative = "a sign that says ${hello}", "???"
+    words = ["--num-frames", 1, "--output", "${take}.mp4", "--quiet"]
+    result = run("generate", prompt, "--negative-prompt", negative, "--model", model, *words)
+    assert result.code == 0, result.err
+    assert Path("${take}.mp4").is_file() and record("${take}.json")["prompts"] == [prompt]
+    assert record("${take}.json")["arguments"]["negative_prompt"] == negative

@@ -55,3 +55,17 @@ def test_a_page_without_masks_is_not_written(tmp_path):
     sheet.add(chunk(0, None))
     sheet.close()
     assert not (tmp_path / "masks.png").exists()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_a_given_first_frame_goes_with_masks_of_any_number_of_steps(tmp_path, steps):
+    sheet = MaskSheet(tmp_path / "masks.mp4", num_frames=2, fps=8)
+    for number, mask in enumerate([None, 0.0]):
+        sheet.add(chunk(number, mask, num_evaluations=steps))
+    sheet.close()
+    given, made = read_video(tmp_path / "masks.mp4")
+    assert given.shape == made.shape == (3, 16, 5 * 16 + 4 * 4)
+    drawn = [bool(made[:, :, left + 2 : left + 14].max() < 0.1) for left in range(20, 100, 20)]
+    count = len(pick_evaluations(steps, 4))
+    assert drawn == [True] * count + [False] * (4 - count)
+    assert made[:, :, 20 * (count + 1) + 2 :].min() > 0.9  # no evaluation: white

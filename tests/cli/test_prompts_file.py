@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from longvid import Run
+from longvid.cli.prompt_lines import plan_runs
+from longvid.cli.request import GenerateSettings
 from longvid.runs.lock import RunLock
 from longvid.video.io import read_video
 
@@ -110,6 +112,26 @@ def test_a_wrong_line_is_named_before_any_work(run, model, line, message):
     result = run("generate", "--prompts", "all.jsonl", "--run-dir", "runs", "--model", model, "--quiet")
     assert result.code == 1 and "all.jsonl, line 2: " in result.err and message in result.err
     assert len(result.err.splitlines()) == 1 and not Path("runs").exists()
+
+
+def test_a_line_means_itself(tmp_path):
+    texts = ["a sign that says ${hello}", "???", "a ${"]
+    for name, lines in {
+        "all.txt": texts,
+        "all.jsonl": [{"prompt": text, "negative_prompt": text} for text in texts],
+    }.items():
+        planned = plan_runs(Path(write(str(tmp_path / name), *lines)), GenerateSettings(), tmp_path / "runs")
+        assert [run.settings.prompt for run in planned] == [[text] for text in texts]
+        assert [run.settings.negative_prompt or text for run, text in zip(planned, texts, strict=True)] == texts
+
+
+def test_events_are_not_written_into_the_video_of_a_line(run, model):
+    Path("in.mp4").write_bytes(b"kept")
+    write("all.jsonl", {"prompt": "a", "video": "in.mp4"})
+    words = ["--prompts", "all.jsonl", "--run-dir", "runs", "--model", model, "--events", "in.mp4"]
+    result = run("generate", *words)
+    assert result.code == 1 and "--events: 'in.mp4' is the video itself" in result.err
+    assert Path("in.mp4").read_bytes() == b"kept" and not Path("runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -113,3 +113,30 @@ def test_several_prompts_take_sixteen_frames_each_unless_told():
 def test_more_prompts_than_frames_are_refused():
     with pytest.raises(ValueError, match="3 prompts need at least 3 frames; got num_frames=2"):
         GenerateSettings(prompt=["a", "b", "c"], num_frames=2).call_arguments()
+
+
+LITERAL = ["a sign that says ${hello}", "${", "it costs $5 ${a", "???", "what???", r"\${a}", "${label}"]
+
+
+@pytest.mark.parametrize("text", LITERAL)
+def test_a_text_of_a_command_line_or_a_record_means_itself(text):
+    assert merge_settings(Outer, options={"label": text}).label == text
+    assert merge_settings(Outer, overrides=[f"label={text}", f"inner.names.a={text}"]).inner.names == {"a": text}
+    base = {"label": text, "inner": {"names": {"a": [text, {"b": text}]}}}
+    assert merge_settings(Outer, base=base) == Outer(label=text, inner=Inner(names={"a": [text, {"b": text}]}))
+    assert merge_settings(GenerateSettings, options={"prompt": [text, "b"]}).prompt == [text, "b"]
+
+
+def test_in_a_file_a_reference_is_the_value_of_another_key(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("label: ${inner.names.word} x\ninner:\n  names:\n    word: a\n")
+    assert merge_settings(Outer, file=file).label == "a x"
+    assert merge_settings(Outer, file=file, overrides=["inner.names.word=${b}"]).label == "${b} x"
+    file.write_text("label: ${nothing}\n")
+    with pytest.raises(ValueError, match=r"run.yaml: label: .*nothing"):
+        merge_settings(Outer, file=file)
+
+
+def test_a_complaint_about_a_text_shows_the_text():
+    with pytest.raises(ValueError, match=r"steps: Value '\$\{many\} \?\?\?'"):
+        merge_settings(Outer, overrides=["steps=${many} ???"])

@@ -15,7 +15,7 @@ from longvid.cli.generate_options import DTYPES
 from longvid.cli.interrupts import Interrupts
 from longvid.cli.job import DEFAULT_FPS, Job, report
 from longvid.cli.load import num_launched
-from longvid.cli.output_paths import OutputPaths, check_outputs, free_name
+from longvid.cli.output_paths import OutputPaths, check_outputs, check_sources_kept, free_name
 from longvid.cli.parser import Parser, at_least, guidance, one_of
 from longvid.cli.request import OutputSettings, SchedulerSettings
 
@@ -218,8 +218,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[EnhanceSettings, OutputPath
     settings = _read_settings(arguments)
     source = read_video(arguments.video)
     paths = check_outputs(settings.output)
-    if paths.video.resolve() == Path(settings.video).resolve():
-        raise ValueError(f"--output: {str(paths.video)!r} is the video itself; choose another name")
+    check_sources_kept(paths.named(), {"video": settings.video})
     local_source(settings.model)
     settings.output.fps = settings.output.fps or source.fps or DEFAULT_FPS
     return settings, paths, None, None

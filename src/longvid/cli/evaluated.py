@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from longvid.cli.output_paths import record_names
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,20 @@ def _read_record(video: Path) -> tuple[str | None, list[int] | None]:
 
     A file that is no such record, or that of another video, says nothing.
     """
+    told = (_read_record_file(path, video) for path in record_names(video, is_folder=video.is_dir()))
+    return next((known for known in told if known is not None), (None, None))
+
+
+def _read_record_file(path: Path, video: Path) -> tuple[str | None, list[int] | None] | None:
+    """What a file says about the video; None if it is no record of it."""
     try:
-        path = video.with_name(video.name + ".json") if video.is_dir() else video.with_suffix(".json")
         record = json.loads(path.read_text(encoding="utf-8"))
         prompts, output = {str(prompt) for prompt in record["prompts"]}, record["output"]
         borders = [int(border) for border in output.get("borders", ()) if int(border) > 0] or None
         same = Path(output["path"]).name == video.name and (video.is_dir() or output["bytes"] == video.stat().st_size)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None, None
-    return (prompts.pop() if len(prompts) == 1 else None, borders) if same else (None, None)
+        return None
+    return (prompts.pop() if len(prompts) == 1 else None, borders) if same else None
 
 
 def _read_run(path: Path) -> tuple[Path, str | None, list[int]]:
@@ -77,7 +85,15 @@ def _read_run(path: Path) -> tuple[Path, str | None, list[int]]:
     if not run.num_made:
         raise ValueError(f"the run {path} has no frames yet")
     chunks = run.manifest.chunks
-    prompt = run.manifest.request.get("prompt")
-    prompts = {prompt} if isinstance(prompt, str) else set(prompt or ())
+    prompts = set(_texts(run.manifest.request.get("prompt")))
     prompts |= {chunk.prompt for chunk in chunks if chunk.prompt}
     return run.video, prompts.pop() if len(prompts) == 1 else None, [chunk.start for chunk in chunks if chunk.start]
+
+
+def _texts(prompt: Any) -> Iterator[str]:
+    """All texts of a prompt: one, a list, or a list for each video of a batch."""
+    if isinstance(prompt, str):
+        yield prompt
+    else:
+        for part in prompt or ():
+            yield from _texts(part)

@@ -13,7 +13,7 @@ from longvid.cli.generate_options import make_parser, option_values
 from longvid.cli.interrupts import Interrupts
 from longvid.cli.job import Job, report
 from longvid.cli.load import num_launched
-from longvid.cli.output_paths import OutputPaths, check_outputs, free_name
+from longvid.cli.output_paths import OutputPaths, check_outputs, check_sources_kept, free_name
 from longvid.cli.parser import Parser
 from longvid.cli.request import GenerateSettings, read_record
 from longvid.cli.run_options import RUN_OPTIONS
@@ -67,6 +67,8 @@ def _prepare(parser: Parser, arguments: argparse.Namespace, settings: GenerateSe
     settings.call_arguments()
     image = open_image(settings.image)
     check_sources(settings)
+    events = Path(arguments.events) if arguments.events else None  # what else a run folder holds is new
+    check_sources_kept(paths.named() if paths else {"--events": events}, sources_of(settings))
     return settings, paths, image, read_record(arguments.from_json) if arguments.from_json else None
 
 
@@ -119,6 +121,11 @@ def open_image(path: str | None) -> Any:
         raise ValueError(f"--image: there is no file {path}") from error
     except Exception as error:  # PIL raises many kinds for damaged files
         raise ValueError(f"--image: {path} is damaged or not an image") from error
+
+
+def sources_of(settings: GenerateSettings) -> dict[str, str | None]:
+    """What a run reads beside its model, by what it is."""
+    return {"video": settings.video, "image": settings.image}
 
 
 def check_sources(settings: GenerateSettings) -> None:

@@ -9,11 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from longvid.cli.generate import open_image
+from longvid.cli.generate import open_image, sources_of
 from longvid.cli.interrupts import Interrupts
 from longvid.cli.job import load_model
 from longvid.cli.load import quiet_libraries
 from longvid.cli.main import describe
+from longvid.cli.output_paths import check_sources_kept
 from longvid.cli.parser import say
 from longvid.cli.prompt_lines import PlannedRun, plan_runs
 from longvid.cli.request import GenerateSettings
@@ -44,6 +45,9 @@ def make_all(arguments: argparse.Namespace, common: GenerateSettings) -> int:
         raise ValueError("expected prompts on the command line or --prompts; got both")
     check_generate_arguments(arguments, common.output)
     planned = plan_runs(Path(arguments.prompts), common, Path(arguments.run_dir))
+    if arguments.events is not None:
+        for run in planned:
+            check_sources_kept({"--events": Path(arguments.events)}, sources_of(run.settings))
     options = run_options(common.output, arguments)
     waiting = [run for run in planned if not _is_finished(run, options, arguments.allow_different)]
     with Interrupts() as interrupts:

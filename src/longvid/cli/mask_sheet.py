@@ -67,11 +67,15 @@ class MaskSheet:
     def _drawn(self, masks: Any, offset: int, size: Sequence[int]) -> np.ndarray:
         height, width = size
         if masks is None:
-            return np.full((_VIDEO_COLUMNS, height, width), 255, np.uint8)
+            return _white(_VIDEO_COLUMNS, height, width)
         small = _bytes(masks[0, self._evaluations, offset])
         rows = np.arange(height) * small.shape[1] // height
         columns = np.arange(width) * small.shape[2] // width
-        return small[:, rows][:, :, columns]
+        drawn = small[:, rows][:, :, columns]
+        if self._writer is None:
+            return drawn
+        missing = _VIDEO_COLUMNS - len(drawn)  # all frames of a video have one width
+        return np.concatenate([drawn, _white(missing, height, width)])
 
     def _page(self) -> Any:
         from PIL import Image, ImageDraw
@@ -97,6 +101,10 @@ class MaskSheet:
 
 def _bytes(values: Any) -> np.ndarray:
     return (values.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+def _white(columns: int, height: int, width: int) -> np.ndarray:
+    return np.full((columns, height, width), 255, np.uint8)
 
 
 def _grey(mask: np.ndarray) -> np.ndarray:

@@ -11,6 +11,9 @@ from typing import Any, TypeVar, get_type_hints
 from longvid.cli.parser import nearest
 
 Schema = TypeVar("Schema")
+_MEANINGFUL = {"${": "\ue0d0\ue0d1{", "???": "\ue0d0\ue0d2"}
+"""What OmegaConf takes for its own in a text, and what stands for it in texts that mean themselves: private characters
+without a meaning to YAML either."""
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
 
@@ -33,6 +36,8 @@ def merge_settings(
 ) -> Schema:
     """The settings of a run; later sources win: schema defaults, `base`, the YAML `file`, `overrides`, `options`.
 
+    Texts mean themselves, except in the file: there `${key}` is the value of another key, as OmegaConf reads it.
+
     Args:
         schema: A dataclass, with dataclasses for its groups.
         base: Nested values to start from.
@@ -42,7 +47,7 @@ def merge_settings(
 
     Raises:
         ValueError: for a key that the schema lacks, a value of the wrong type, a key set by an override and by an
-            option, or a file that cannot be read.
+            option, a reference that leads nowhere, or a file that cannot be read.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -59,8 +64,11 @@ def merge_settings(
     for key, value in options.items():
         if key in given:
             raise ValueError(f"{key} is set twice: as an option and by {key}=...")
-        OmegaConf.update(merged, key, value)
-    return OmegaConf.to_object(merged)  # type: ignore[return-value]
+        OmegaConf.update(merged, key, _literal(value))
+    try:
+        return _plain(OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:  # a reference can only stand in the file
+        raise ValueError(f"{file}: {_explain(error)}") from error
 
 
 def known_keys(schema: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
@@ -80,12 +88,12 @@ def _sources(
     from omegaconf import OmegaConf
 
     if base is not None:
-        yield "settings", OmegaConf.create(dict(base))
+        yield "settings", OmegaConf.create(_literal(base))
     if file is not None:
         yield str(file), _read_yaml(Path(file))
     if overrides:
         try:
-            yield "command line", OmegaConf.from_dotlist(overrides)
+            yield "command line", OmegaConf.from_dotlist([_literal(word) for word in overrides])
         except Exception as error:  # whatever the YAML parser says about a value
             raise ValueError(f"cannot read {' '.join(overrides)!r}: {error}") from error
 
@@ -125,5 +133,31 @@ def _flatten(values: Any, known: Mapping[str, bool], prefix: str = "") -> Iterat
 
 
 def _explain(error: Any) -> str:
-    first = str(error).splitlines()[0]
+    first = _plain(str(error)).splitlines()[0]
     return f"{error.full_key}: {first}" if getattr(error, "full_key", None) else first
+
+
+def _literal(value: Any) -> Any:
+    """`value` with texts that OmegaConf leaves as they are."""
+    return _replaced(value, _MEANINGFUL)
+
+
+def _plain(value: Any) -> Any:
+    """What `_literal` was made of."""
+    return _replaced(value, {stand_in: text for text, stand_in in _MEANINGFUL.items()})
+
+
+def _replaced(value: Any, changes: Mapping[str, str]) -> Any:
+    """`value` with changed texts in its lists, dictionaries and dataclasses, which are changed in place."""
+    if isinstance(value, str):
+        for old, new in changes.items():
+            value = value.replace(old, new)
+        return value
+    if isinstance(value, Mapping):
+        return {key: _replaced(entry, changes) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_replaced(entry, changes) for entry in value)
+    if is_dataclass(value):
+        for entry in fields(value):
+            setattr(value, entry.name, _replaced(getattr(value, entry.name), changes))
+    return value

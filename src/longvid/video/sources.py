@@ -55,11 +55,17 @@ class FileSource:
             raise ValueError(f"{self.path} is damaged: frame {index} cannot be read ({error})") from error
 
     def count(self) -> int:
-        """The number of frames, without decoding them."""
+        """The number of frames that iteration gives, without decoding them.
+
+        Packets before the start of an edit list are decoded for the sake of those behind them, but never shown.
+        """
         import av
 
-        with av.open(str(self.path)) as file:
-            return sum(packet.size > 0 for packet in file.demux(video=0))
+        try:
+            with av.open(str(self.path)) as file:
+                return sum(packet.size > 0 and not packet.is_discard for packet in file.demux(video=0))
+        except (av.FFmpegError, OSError) as error:
+            raise ValueError(f"{self.path} is damaged: its frames cannot be counted ({error})") from error
 
 
 class PngSource:

@@ -58,7 +58,9 @@ def stamp_of(component: Any) -> Hashable:
     Raises:
         ValueError: as `fingerprint_of`.
     """
-    settings = None if component is None else hash_settings(type(component).__name__, _config(component))
+    if component is None:
+        return None
+    settings = hash_settings(type(component).__name__, _config(component))
     if isinstance(component, torch.nn.Module):
         tensors = _tensors(component)
         kinds = tuple((name, tensor.dtype, tensor.shape) for name, tensor in tensors)

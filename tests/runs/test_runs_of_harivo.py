@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
+from peft import LoraConfig
 
 import tiny_runs
 from longvid import Run, StreamState
@@ -59,6 +61,39 @@ def test_a_run_that_is_shorter_than_a_window_or_its_overlap_can_be_made_longer(p
     run = begin_run(tmp_path / "run", pipe, num_frames=1, **LOSSLESS).resume(pipe)
     for num_frames in (5, 8):
         assert torch.equal(frames_of(run.extend(pipe, num_frames=num_frames)), called(pipe, num_frames))
+
+
+def adapt(pipe):
+    pipe.unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=r"down_blocks.*attentions.*to_q"))
+
+
+def weaken(pipe):
+    pipe.set_adapters("default", 0.3)
+
+
+def average(pipe):
+    EMAModel([2 * parameter.data for parameter in pipe.unet.parameters()]).copy_to(pipe.unet.parameters())
+
+
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [([], adapt), ([adapt], weaken), ([adapt], lambda pipe: pipe.disable_lora()),
+     ([adapt], lambda pipe: pipe.fuse_lora(components=["unet"])), ([], average)],
+    ids=["adapter", "strength", "switched off", "fused", "averaged"],
+)  # fmt: skip
+def test_a_run_does_not_go_on_unnoticed_when_adapters_or_weights_of_its_pipeline_changed(tmp_path, before, change):
+    pipe = tiny_runs.harivo()
+    for prepare in before:
+        prepare(pipe)
+    run = begin_run(tmp_path / "run", pipe, num_frames=6, num_inference_steps=2, **LOSSLESS)
+    with pytest.raises(Stop):
+        run.resume(pipe, watcher=StopAt(4))
+    change(pipe)
+    run = Run(run.path)
+    assert run.num_made == 4
+    with pytest.raises(ValueError, match="because this differs: unet of the model;"):
+        run.resume(pipe)
+    assert run.resume(pipe, allow_different=True).manifest.mixed == ["unet of the model"]
 
 
 @pytest.mark.slow

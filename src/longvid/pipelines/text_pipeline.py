@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from longvid.pipelines.distribution import Distribution, distributed
+from longvid.pipelines.fingerprint import hash_settings, stamp_of
 from longvid.pipelines.loading import LoadablePipeline
 from longvid.pipelines.optimization import Optimization, attention_by, optimized, replayed
 from longvid.pipelines.prompts import cut_off, encode_text
@@ -260,24 +261,18 @@ class TextPipeline(LoadablePipeline):
         return {"height": height * self.vae_scale_factor, "width": width * self.vae_scale_factor}
 
     def known_fingerprint(self) -> dict[str, str]:
-        """The fingerprint, computed again only after a component was exchanged, moved to another dtype or trained.
+        """The fingerprint, computed again only where it changed: a component or constant, weights, dtypes, adapters.
 
-        Empty where weights cannot be read, as under sequential offload.
+        Every call reads all weights once, where they lie; `fingerprint.stamp_of` says what that costs. Empty where
+        weights cannot be read, as when they are on the meta device.
         """
-        stamp = tuple(_stamp(component) for _, component in sorted(self.components.items()))
-        if self._fingerprint is None or self._fingerprint[0] != stamp:
-            try:
+        try:
+            stamp = (
+                hash_settings(type(self).__name__, self.parameters),
+                *(stamp_of(component) for _, component in sorted(self.components.items())),
+            )
+            if self._fingerprint is None or self._fingerprint[0] != stamp:
                 self._fingerprint = (stamp, self.fingerprint())
-            except ValueError:
-                self._fingerprint = (stamp, {})
+        except ValueError:
+            return {}
         return self._fingerprint[1]
-
-
-def _stamp(component: Any) -> tuple[Any, ...]:
-    """Describe a component so that the description changes when its weights or configuration may have changed."""
-    if not isinstance(component, torch.nn.Module):
-        return id(component), repr(getattr(component, "config", None))
-    members = ((*part._parameters.values(), *part._buffers.values()) for part in component.modules())  # one walk
-    tensors = [tensor for group in members for tensor in group if tensor is not None]
-    versions = sum(0 if tensor.is_inference() else tensor._version for tensor in tensors)
-    return id(component), len(tensors), versions, tensors[0].dtype if tensors else None

@@ -16,6 +16,7 @@ from longvid.runs.inputs import MAX_BYTES, lengthened, load_inputs, unpack
 from longvid.runs.lock import RunLock
 from longvid.runs.maker import Maker, now
 from longvid.runs.manifest import Change, Manifest
+from longvid.runs.reader import TEXT
 from longvid.runs.schema import MAX_SEED, load_manifest
 from longvid.runs.spans import spans_from
 from longvid.runs.watcher import RunWatcher, told_of_end
@@ -100,6 +101,7 @@ class Run:
             ValueError: if there is no such chunk, or the state before it was not kept; and as `resume`.
         """
         _check_seed(seed)
+        _check_prompt(prompt)
         with told_of_end(watcher) as watcher, self._opened() as folder:
             if not 0 <= chunk < len(self.manifest.chunks):
                 raise ValueError(f"chunk must be one of the {len(self.manifest.chunks)} that are made; got {chunk}")
@@ -123,18 +125,21 @@ class Run:
     ) -> Run:
         """Make the video longer; its frames are then those of a run that was begun with this length.
 
-        A last chunk that the end of the video cut short is made again as a whole one.
+        A last chunk that the end of the video cut short is made again as a whole one. Whatever is refused is refused
+        before anything in the folder changes.
 
         Args:
             pipe: The pipeline.
             num_frames: Length of the longer video.
-            prompt: A prompt for the new frames; None goes on with the last one.
+            prompt: A prompt for the new frames; None goes on with the last one. Where every prompt has a negative prompt
+                of its own, the new one takes the last of them.
             allow_different: As for `resume`.
             watcher: As for `resume`.
 
         Raises:
-            ValueError: if it is not longer; and as `resume`.
+            ValueError: if it is not longer, or the longer request cannot be made; and as `resume`.
         """
+        _check_prompt(prompt)
         with told_of_end(watcher) as watcher, self._opened() as folder:
             longer = replace(self.manifest, request=lengthened(self.manifest.request, num_frames, prompt))
             maker = self._maker(folder, pipe, allow_different, watcher, longer)
@@ -145,6 +150,7 @@ class Run:
                     longer.chunks = longer.chunks[:-1]
             if longer.chunks and longer.chunks[-1].state_sha256 is None:
                 raise ValueError("the state that the longer video goes on from was not kept")
+            maker.check_next()  # from here on the run is the longer one, and its last chunk may be gone
             self.manifest = longer
             maker.save()
             maker.make_rest()
@@ -166,6 +172,7 @@ class Run:
         """
         if seed is not None:
             _check_seed(seed)
+        _check_prompt(prompt)
         with self._opened() as folder:
             chunks = self.manifest.chunks
             if not 0 <= from_chunk <= len(chunks):
@@ -257,3 +264,11 @@ class Run:
 def _check_seed(seed: int) -> None:
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed must lie in [0, 2^63); got {seed!r}")
+
+
+def _check_prompt(prompt: str | None) -> None:
+    if prompt is None:
+        return
+    if not isinstance(prompt, str) or len(prompt) > TEXT:  # a manifest with a longer one could not be read again
+        got = f"{len(prompt)} characters" if isinstance(prompt, str) else repr(prompt)
+        raise ValueError(f"prompt must be a string of up to {TEXT} characters; got {got}")

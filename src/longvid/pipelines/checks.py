@@ -42,7 +42,11 @@ def check_request(request: VideoRequest, *, size_multiple: int, latent_factor: i
         if tuple(request.latents.shape) != expected:
             raise ValueError(f"latents must have shape {expected}; got {tuple(request.latents.shape)}")
     check_embeds(request.negative_prompt, request.prompt_embeds, request.negative_prompt_embeds)
-    check_negatives(request.negative_prompt, request.prompts.num_videos * request.prompts.num_segments)
+    num_prompts = request.prompts.num_videos * request.prompts.num_segments
+    check_negatives(request.negative_prompt, num_prompts)
+    embeds = request.negative_prompt_embeds
+    if embeds is not None and len(embeds) != num_prompts:
+        raise ValueError(f"negative_prompt_embeds must be one for each of {num_prompts} prompts; got {len(embeds)}")
 
 
 def check_callback_tensors(names: Sequence[str], known: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from longvid.pipelines.distribution import check_alone
 from longvid.pipelines.seeding import draw_keys, keys_of_seed
 from longvid.runs.environment import environment
 from longvid.runs.folder import RunFolder, digest_of
-from longvid.runs.inputs import check_negatives, pack, save_inputs, settle, unpack
+from longvid.runs.inputs import pack, save_inputs, settle, unpack
 from longvid.runs.lock import RunLock
 from longvid.runs.maker import now
 from longvid.runs.manifest import Manifest
@@ -92,7 +92,6 @@ def check_request(pipe: Any, request: Any, options: RunOptions) -> tuple[dict[st
     plain = settle(plain, checked)
     if checked.batch_size != 1:
         raise ValueError(f"a run folder holds one video; got a request for {checked.batch_size}")
-    check_negatives(checked)
     if not checked.num_frames <= MAX_FRAMES:
         raise ValueError(f"a run holds up to {MAX_FRAMES} frames; got num_frames={checked.num_frames}")
     if max(checked.size) > 2**14 or math.prod(checked.size) > MAX_PIXELS:

@@ -85,19 +85,6 @@ def with_prompt(request: Any, prompt: str | None) -> Any:
     return replace(request, prompt=_same(request.prompt, prompt))
 
 
-def check_negatives(checked: Any) -> None:
-    """Check that a checked request has one negative prompt for all of its prompts, or one for each.
-
-    Raises:
-        ValueError: if it has another number of them, or of their embeddings.
-    """
-    count, texts, embeds = checked.prompts.num_segments, checked.negative_prompt, checked.negative_prompt_embeds
-    if not (texts is None or isinstance(texts, str)) and len(texts) not in (1, count):
-        raise ValueError(f"negative_prompt must be one, or one for each of {count} prompts; got {len(texts)}")
-    if embeds is not None and embeds.shape[0] != count:
-        raise ValueError(f"negative_prompt_embeds must be one for each of {count} prompts; got {embeds.shape[0]}")
-
-
 def lengthened(plain: dict[str, Any], num_frames: int, prompt: str | None) -> dict[str, Any]:
     """The plain arguments of a longer video; the last prompt goes on, or another one follows.
 

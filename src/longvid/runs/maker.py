@@ -13,7 +13,7 @@ from typing import Any
 from longvid.metrics.diagnosis import Diagnosis, Finding
 from longvid.pipelines.seeding import keys_of_seed
 from longvid.runs.folder import RunFolder, check_file, digest_of
-from longvid.runs.inputs import check_negatives, with_prompt
+from longvid.runs.inputs import with_prompt
 from longvid.runs.manifest import Change, ChunkRecord, Manifest
 from longvid.runs.spans import Span, spans_from
 from longvid.runs.takes import NotFinite, Take, policy_of, reroll_seed
@@ -55,9 +55,7 @@ class Maker:
         self.watcher, self.trust_states = watcher, trust_states
         self.policy = policy_of(manifest.options)
         self.request = replace(request, callback_on_step_end=watcher.on_step)
-        checked = pipe.check_inputs(self.request)
-        check_negatives(checked)
-        self.windows = pipe.plan(checked)
+        self.windows = pipe.plan(pipe.check_inputs(self.request))
 
     def check_next(self) -> None:
         """Check all that the next chunk needs before its first step; nothing is made or written.

@@ -87,7 +87,7 @@ CAM = Experiment(
     ),
     size=Size(num_prompts=12, num_seeds=2, num_frames=64, batch_size=6, training_steps=300),
     bench=_bench,
-    cpu_minutes=82,
+    cpu_minutes=150,
     notes=(
         "The paper draws the places of the given frames at random in training for Add-Cond and Conc-Cond; here they lie at"
         " the beginning, as when sampling, for all three. That makes it easier for the two.",

@@ -175,7 +175,7 @@ APM = Experiment(
     size=Size(num_prompts=8, num_seeds=2, num_frames=240, batch_size=8),
     bench=_memory_bench,
     model=MODEL,
-    cpu_minutes=26,
+    cpu_minutes=91,
     notes=(
         "One model, trained with APM, makes all rows: taken away at test time is not trained without, which is the paper's"
         " ablation. A blank anchor is something it was trained with now and then.",

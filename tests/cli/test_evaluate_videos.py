@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import tiny
 from longvid import VideoWriter
 from longvid.cli.evaluate_videos import parse_borders, parse_size
 from longvid.cli.evaluated import find_evaluated
@@ -113,6 +114,14 @@ def test_a_video_is_known_by_the_record_beside_it(run, model, output):
     Path(output).rename(Path(output).with_stem("other"))
     Path("made.json").rename("other.json")
     assert find_evaluated([str(Path(output).with_stem("other"))], prompt=None, borders=None)[0].prompt is None
+
+
+def test_a_record_knows_the_borders_of_chunks_also_of_a_last_one_of_a_single_frame(run, tmp_path):
+    defaults = {"num_inference_steps": 1, "height": 32, "width": 32}
+    tiny.streaming_t2v(chunk_size=6, overlap=2, call_defaults=defaults).save_pretrained(tmp_path / "chunks")
+    result = run("generate", "a red circle", "--model", "chunks", "--num-frames", 11, "--output", "made.mkv", "--quiet")
+    assert result.code == 0, result.err
+    assert find_evaluated(["made.mkv"], prompt=None, borders=None)[0].borders == [6, 10]
 
 
 def test_a_record_tells_of_its_own_video_alone(videos, tmp_path):

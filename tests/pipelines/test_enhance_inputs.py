@@ -58,6 +58,10 @@ def test_what_is_no_video_is_refused(pipe, video, message):
         ({"noise_timestep": 1200}, r"noise_timestep must lie in \(0, 1000\]; got 1200"),
         ({"noise_timestep": float("nan")}, "noise_timestep must lie in"),
         ({"num_inference_steps": 0}, "num_inference_steps must be a whole number of at least 1; got 0"),
+        (
+            {"num_inference_steps": 1001},
+            "num_inference_steps must be at most 1000, the timesteps of training; got 1001",
+        ),
         ({"num_inference_steps": 1, "noise_timestep": 0.0}, "noise_timestep must lie in"),
         ({"guidance_scale": -1}, "guidance_scale must be a number of at least 0; got -1"),
         ({"guidance_rescale": 1.1}, r"guidance_rescale must lie in \[0, 1\]; got 1.1"),

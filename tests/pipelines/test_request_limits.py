@@ -141,7 +141,7 @@ def test_an_anchor_lies_in_the_frames_that_are_made(streaming):
         ({"image": torch.rand(4, 32, 32)}, "image"),
         ({"video": torch.rand(1, 3, 32, 32)}, "at least 2 frames; got 1"),
         ({"anchor_image": "x.png"}, "anchor_image"),
-        ({"num_inference_steps": 2000}, "num_inference_steps=2000"),
+        ({"num_inference_steps": 1001}, "num_inference_steps must be at most 1000, .*; got 1001"),
         ({"negative_prompt": 5}, "negative_prompt must be a string or a list of strings; got 5"),
         ({"negative_prompt": ["a", "b"]}, "one for each of 1 prompts; got 2"),
         ({"guidance_scale": float("inf")}, "guidance_scale must be a number of at least 0; got inf"),

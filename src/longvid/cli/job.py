@@ -51,6 +51,7 @@ class Job:
         self.timing: dict[str, float | None] = {}
         self.num_frames = 0
         self.borders: list[int] = []
+        self.single_frames = True
 
     def load(self, image: Any, earlier: dict[str, Any] | None) -> None:
         """Load the model, check the whole request, and write the record's first version.
@@ -179,8 +180,9 @@ class Job:
                 self.bar.on_chunk(chunk.num_frames)
 
     def _note_border(self, chunk: Any) -> None:
-        """Keep where a chunk begins, for `longvid evaluate`; a method that makes single frames has no seams."""
-        if chunk.start and chunk.num_frames > 1:
+        """Keep where a chunk begins behind the first, for `longvid evaluate`."""
+        self.single_frames = self.single_frames and chunk.num_frames == 1
+        if chunk.start:
             self.borders.append(chunk.start)
 
     def _finish(self, status: str, failure: BaseException | None) -> BaseException | None:
@@ -202,7 +204,7 @@ class Job:
         }
         error = None if failure is None or status == "interrupted" else f"{type(failure).__name__}: {failure}"
         output = describe_output(self.paths.video, num_frames=self.num_frames, fps=self.fps)
-        output["borders"] = self.borders
+        output["borders"] = [] if self.single_frames else self.borders  # single frames have no seams
         self.record.save(status=status, error=error, timing=self.timing, output=output)
         return failure
 

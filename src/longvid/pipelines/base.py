@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class LongVideoPipeline(TextPipeline):
             latent_factor=self.vae_scale_factor,
             latent_channels=self.latent_channels,
         )
-        check_steps(self.scheduler, request.num_inference_steps)
+        check_steps(self.scheduler, cast(int, request.num_inference_steps))
         check_embeds_width(request.prompt_embeds, self.unet.config.cross_attention_dim)
         if request.prompts.texts is not None and self.text_encoder is None:
             raise ValueError("expected prompt_embeds, as this pipeline has no text encoder; got prompt")

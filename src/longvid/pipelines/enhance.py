@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin, UNet3DConditionModel
@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from longvid.pipelines.checks import check_callback_tensors
+from longvid.pipelines.checks import check_callback_tensors, check_steps
 from longvid.pipelines.enhance_input import encoded_input, memory_for
 from longvid.pipelines.enhance_predictor import video_predictor
 from longvid.pipelines.enhance_request import EnhanceRequest, check_enhance, check_video_input
@@ -110,6 +110,7 @@ class VideoEnhancerPipeline(TextPipeline):
         """
         request = request.with_defaults(self.config.get("call_defaults") or {}, self.method_defaults)
         check_enhance(request)
+        check_steps(self.scheduler, cast(int, request.num_inference_steps))
         check_callback_tensors(request.callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         if request.prompt is not None and self.text_encoder is None:
             raise ValueError("expected prompt_embeds, as this pipeline has no text encoder; got prompt")

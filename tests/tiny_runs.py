@@ -57,6 +57,11 @@ def frames_of(run: Run) -> torch.Tensor:
     return read_video(run.video, as_uint8=True).read()[0].transpose(0, 1)
 
 
+def kept_frames(run: Run) -> torch.Tensor:
+    """The frames of a run as they were made, (F, 3, H, W)."""
+    return run.read(as_uint8=True).read()[0].transpose(0, 1)
+
+
 def in_child(act: Callable[[], Any], *, before: Callable[[], Any] = bool, delay: float | None = None) -> int:
     """Do something in a process of its own; minus the signal that ended it, else its exit code.
 

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import tiny
-from longvid import VideoWriter
+from longvid import Run, VideoWriter
 from longvid.cli.evaluate_videos import parse_borders, parse_size
 from longvid.cli.evaluated import find_evaluated
+from longvid.metrics.flicker import Flicker
 from metrics_videos import translated
 
 
@@ -63,10 +65,10 @@ def test_borders_and_sizes_are_read_in_their_spellings():
 
 @pytest.fixture(scope="module")
 def a_run(tmp_path_factory, art_v) -> Path:
-    """A finished run of 6 frames in chunks of 2, kept without loss."""
+    """A finished run of 6 frames in chunks of 2, its video in H.264."""
     path = tmp_path_factory.mktemp("runs") / "circle"
     size = {"height": 32, "width": 32, "num_inference_steps": 1}
-    art_v.generate_to(path, "a red circle", num_frames=6, chunk_frames=2, codec="ffv1", **size)
+    art_v.generate_to(path, "a red circle", num_frames=6, chunk_frames=2, **size)
     return path
 
 
@@ -75,7 +77,18 @@ def test_a_run_folder_knows_its_borders_and_is_read_without_loss(run, a_run):
     assert result.code == 0, result.err
     video = json.loads(Path("report.json").read_text())["videos"][0]
     assert video["borders"] == [2, 4] and video["read"]["lossless"] is True and video["read"]["num_frames"] == 6
-    assert result.out.startswith("circle: 6 frames, 32 x 32")
+    assert video["read"]["in_words"].startswith("3 files, ffv1, bgr0, lossless: ")
+    assert video["read"]["path"] == str(a_run) and result.out.startswith("circle: 6 frames, 32 x 32")
+    flicker = Flicker()
+    flicker.update(torch.stack(list(Run(a_run).read())))
+    assert video["results"]["flicker"]["value"] == pytest.approx(flicker.compute().value, rel=1e-6)
+
+
+def test_a_run_that_keeps_the_video_alone_is_read_from_it(run, art_v, tmp_path):
+    size = {"height": 32, "width": 32, "num_inference_steps": 1}
+    art_v.generate_to(tmp_path / "lean", "a red circle", num_frames=4, keep_frames=False, **size)
+    result = run("evaluate", tmp_path / "lean", "--metrics", "flicker", "--quiet")
+    assert result.out.startswith("lean: 4 frames, 32 x 32 at 8 fps, file, h264, yuv420p, lossy: ")
 
 
 def test_a_run_knows_its_prompt_unless_another_is_given(a_run):

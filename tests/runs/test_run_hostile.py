@@ -155,7 +155,7 @@ def test_a_manifest_without_an_entry_is_refused(run, name):
         (lambda v: v["options"].update(codec="../../x"), "codec of a run must be one of"),
         (lambda v: v.update(inputs_bytes=2**39), "is too large"),
         (lambda v: v.update(surprise=1), "unknown entries: 'surprise'"),
-        (lambda v: v.update(format_version=2), "made by a newer longvid.*upgrade longvid to go on"),
+        (lambda v: v.update(format_version=3), "made by a newer longvid.*upgrade longvid to go on"),
         (lambda v: v.update(keys=[1, 2]), "has one key; got 2"),
         (lambda v: v["model"].update({"class": "StreamingT2VPipeline"}), "was made with a StreamingT2VPipeline"),
     ],
@@ -245,7 +245,7 @@ def test_a_state_that_checks_out_but_holds_something_else_is_refused(run, pipe, 
         go_on(run.path, pipe)
 
 
-@pytest.mark.parametrize("name", ["chunks", "states", "run.json", "lock", "video.mp4", "inputs.safetensors"])
+@pytest.mark.parametrize("name", ["chunks", "frames", "states", "run.json", "lock", "video.mp4", "inputs.safetensors"])
 def test_links_that_lead_out_of_the_folder_are_not_followed(run, pipe, name):
     target, link = run.path.parent / "elsewhere", run.path / name
     link.rename(target)

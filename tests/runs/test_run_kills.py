@@ -16,7 +16,7 @@ import torch
 import tiny_runs
 from longvid import Run, StreamState
 from longvid.runs.manifest import NAME
-from tiny_runs import Reaper, begin_run, frames_of, in_child
+from tiny_runs import Reaper, begin_run, frames_of, in_child, kept_frames
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 PIPELINES = {
@@ -39,7 +39,8 @@ class Case:
         assert in_child(lambda: self.go("whole")) == 0
         self.seconds = time.perf_counter() - began
         self.frames = frames_of(Run(folder / "whole"))
-        assert len(self.frames) == self.num_frames
+        self.kept = kept_frames(Run(folder / "whole"))
+        assert len(self.frames) == len(self.kept) == self.num_frames
 
     def go(self, name: str) -> None:
         """Begin the run unless that was done, and make what is missing."""
@@ -59,11 +60,12 @@ class Case:
             left = frames_of(run)
             assert len(left) >= chunks[-2].stop
             assert torch.equal(left, self.frames[: len(left)])
+            assert torch.equal(kept_frames(run), self.kept[: run.num_made])
 
     def check_whole(self, name: str) -> None:
         """The run is complete, has the frames of the one never stopped, and nothing is left beside its files."""
         run = Run(self.folder / name)
-        assert run.complete and torch.equal(frames_of(run), self.frames)
+        assert run.complete and torch.equal(frames_of(run), self.frames) and torch.equal(kept_frames(run), self.kept)
         assert _files(run.path) == _files(self.folder / "whole")
 
 

@@ -146,6 +146,11 @@ def test_a_gif_does_not_drift_from_its_rate(tmp_path):
 
 def test_a_folder_remembers_its_rate(tmp_path):
     assert read_video(write(tmp_path / "video", noise(), fps=23.976)).fps == 23.976
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", None), ("a.webm", None), ("a.mkv", None), ("a.mkv", "ffv1")])
+def test_a_file_of_one_frame_knows_its_rate(tmp_path, name, codec):
+    assert read_video(write(tmp_path / name, noise(1), fps=12.5, codec=codec)).fps == 12.5
     Image.new("RGB", (4, 4)).save(tmp_path / "foreign.png")
     assert read_video(tmp_path).fps is None
 

@@ -67,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     for video in videos:
         with _Frames(video.path.name, video.num_frames, quiet=arguments.quiet) as bar:
             report = evaluate_video(
-                video.path,
+                video.files,
+                name=str(video.path),
                 metrics=names,
                 prompt=video.prompt,
                 borders=video.borders,

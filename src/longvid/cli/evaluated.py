@@ -16,13 +16,15 @@ class Evaluated:
     """One video.
 
     Attributes:
-        path: The file, or the folder of PNGs.
+        path: The file, the folder of PNGs, or the run folder.
+        files: What is read of it.
         num_frames: Its length.
         prompt: What it should show; None where nobody said.
         borders: First frames of its chunks behind the first; None where nobody said.
     """
 
     path: Path
+    files: Path | list[Path]
     num_frames: int
     prompt: str | None
     borders: Sequence[int] | None
@@ -46,13 +48,13 @@ def find_evaluated(
     found: dict[Path, Evaluated] = {}
     for path in paths:
         if (Path(path) / "run.json").is_file():
-            videos = [_read_run(Path(path))]
+            videos = [(Path(path), *_read_run(Path(path)))]
         else:
-            videos = [(video, *_read_record(video)) for video in find_videos(path)]
-        for video, known_prompt, known_borders in videos:
-            num_frames = open_video(video)[0].num_frames
+            videos = [(video, video, *_read_record(video)) for video in find_videos(path)]
+        for video, files, known_prompt, known_borders in videos:
+            num_frames = open_video(files)[0].num_frames
             given = known_borders if borders is None else borders(num_frames)
-            found.setdefault(video, Evaluated(video, num_frames, prompt or known_prompt, given))
+            found.setdefault(video, Evaluated(video, files, num_frames, prompt or known_prompt, given))
     return list(found.values())
 
 
@@ -77,17 +79,15 @@ def _read_record_file(path: Path, video: Path) -> tuple[str | None, list[int] | 
     return (prompts.pop() if len(prompts) == 1 else None, borders) if same else None
 
 
-def _read_run(path: Path) -> tuple[Path, str | None, list[int]]:
-    """Video, prompt (if there is one for all frames) and borders of a run folder."""
+def _read_run(path: Path) -> tuple[list[Path], str | None, list[int]]:
+    """Files of the frames, prompt (if there is one for all frames) and borders of a run folder."""
     from longvid.runs import Run
 
     run = Run(path)
-    if not run.num_made:
-        raise ValueError(f"the run {path} has no frames yet")
-    chunks = run.manifest.chunks
+    files, chunks = run.readable(), run.manifest.chunks
     prompts = set(_texts(run.manifest.request.get("prompt")))
     prompts |= {chunk.prompt for chunk in chunks if chunk.prompt}
-    return run.video, prompts.pop() if len(prompts) == 1 else None, [chunk.start for chunk in chunks if chunk.start]
+    return files, prompts.pop() if len(prompts) == 1 else None, [chunk.start for chunk in chunks if chunk.start]
 
 
 def _texts(prompt: Any) -> Iterator[str]:

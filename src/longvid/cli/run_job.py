@@ -186,6 +186,7 @@ def run_options(output: OutputSettings, arguments: argparse.Namespace) -> RunOpt
         codec=output.codec,
         crf=output.crf,
         pixel_format=output.pixel_format,
+        keep_frames=not arguments.no_keep_frames,
         on_problem=arguments.on_problem or "warn",
         limits=limits_of(arguments.limit or ()),
         **{name: value for name, value in given.items() if value is not None},

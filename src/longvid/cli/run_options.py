@@ -9,7 +9,7 @@ from longvid.cli.parser import Parser, at_least, one_of
 WATCH_OPTIONS = ("plain", "events", "preview")
 PROBLEM_OPTIONS = ("on_problem", "max_rerolls", "limit")
 RUN_OPTIONS = (
-    "run_dir", "keep_states", "chunk_frames", "prompts", "allow_different", *PROBLEM_OPTIONS, *WATCH_OPTIONS
+    "run_dir", "keep_states", "no_keep_frames", "chunk_frames", "prompts", "allow_different", *PROBLEM_OPTIONS, *WATCH_OPTIONS
 )  # fmt: skip
 
 
@@ -43,6 +43,10 @@ def add_generate_arguments(group: Any) -> None:
     group.add_argument(
         "--keep-states", metavar="N", type=at_least(2), default=None,
         help="chunks that can be gone on from, counted from the newest (default: all)",
+    )  # fmt: skip
+    group.add_argument(
+        "--no-keep-frames", action="store_true", default=False,
+        help="keep the encoded video only, not the frames as they were made",
     )  # fmt: skip
     group.add_argument(
         "--chunk-frames", metavar="N", type=at_least(1), default=None,

@@ -77,8 +77,9 @@ class VideoReport:
 
 
 def evaluate_video(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
+    name: str | None = None,
     metrics: Sequence[str] | None = None,
     prompt: str | None = None,
     borders: Iterable[int] | None = None,
@@ -94,7 +95,8 @@ def evaluate_video(
     and does not stop the others.
 
     Args:
-        path: A video file or a folder of PNGs.
+        path: A video file, a folder of PNGs, or files that follow one another, such as `Run.readable()` of a run folder.
+        name: What the video is called in tables and pages; by default its path.
         metrics: Names in :data:`longvid.metrics.METRICS`; by default all.
         prompt: For the metrics that compare video and text.
         borders: Frames at which a new chunk begins, for the seam score.
@@ -112,7 +114,7 @@ def evaluate_video(
     if unmeasured:
         raise ValueError(f"there are options for metrics that are not measured: {', '.join(unmeasured)}")
     borders = None if borders is None else sorted(set(borders))
-    reader, reading = open_video(path)
+    reader, reading = open_video(path, name)
     offered = {"prompt": prompt, "borders": borders, "device": device}
     offered = {key: value for key, value in offered.items() if value is not None}
     measured, not_measured = _make_metrics(names, offered, _LazyFlow(flow, device), flow_size, options or {})

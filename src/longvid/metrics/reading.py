@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ class Reading:
     """What was read.
 
     Attributes:
-        path: As it was given.
-        kind: ``"folder of PNGs"`` or ``"file"``.
+        path: What it is called.
+        kind: ``"folder of PNGs"``, ``"file"``, or how many files were read one behind the other.
         codec: Name of the codec, with its pixel format.
         lossless: Whether the frames are those that were written; None where the file does not tell.
         height: In pixels.
@@ -65,19 +66,26 @@ def find_videos(path: str | os.PathLike[str]) -> list[Path]:
     return files
 
 
-def open_video(path: str | os.PathLike[str]) -> tuple[VideoReader, Reading]:
+def open_video(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], name: str | None = None
+) -> tuple[VideoReader, Reading]:
     """The reader of a video, and what it reads.
+
+    Args:
+        path: As `read_video` takes it; of several files, all should be encoded as the first is.
+        name: What it is called; by default its path, of several files the folder of the first.
 
     Raises:
         ValueError: if there is no video or it is damaged.
     """
     reader = read_video(path)
-    if reader.path.is_dir():
-        kind, codec, lossless = "folder of PNGs", "PNG", True
+    if isinstance(path, (str, os.PathLike)):
+        kind, default = ("folder of PNGs" if reader.path.is_dir() else "file"), os.fspath(path)
     else:
-        kind = "file"
-        codec, lossless = _codec(reader.path)
-    return reader, Reading(os.fspath(path), kind, codec, lossless, reader.height, reader.width, reader.fps)
+        kind = "file" if len(path) == 1 else f"{len(path)} files"
+        default = os.fspath(reader.path.parent)
+    codec, lossless = ("PNG", True) if reader.path.is_dir() else _codec(reader.path)
+    return reader, Reading(name or default, kind, codec, lossless, reader.height, reader.width, reader.fps)
 
 
 def _codec(path: Path) -> tuple[str, bool | None]:
@@ -86,7 +94,8 @@ def _codec(path: Path) -> tuple[str, bool | None]:
     with av.open(str(path)) as file:
         context: Any = file.streams.video[0].codec_context
         name, pixel_format = context.name, context.pix_fmt
-    lossless = True if name in _LOSSLESS else None if name == "h264" and pixel_format.startswith("gbr") else False
+    exact = av.VideoFormat(pixel_format).is_rgb
+    lossless = (True if exact else None) if name in _LOSSLESS else None if name == "h264" and exact else False
     if name == "gif":
         return "GIF (256 colours per frame)", False
     return f"{name}, {pixel_format}", lossless

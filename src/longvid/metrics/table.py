@@ -67,9 +67,7 @@ def not_measured(reports: Sequence[VideoReport]) -> dict[str, str]:
 
 def video_labels(reports: Sequence[VideoReport]) -> list[str]:
     """A short name for every video: that of its file or folder, or the whole path where two are the same."""
-    paths = [Path(report.reading.path) for report in reports]
-    # the video of a run folder goes by the name of the run
-    names = [(path.parent if path.with_name("run.json").is_file() else path).resolve().name for path in paths]
+    names = [Path(report.reading.path).resolve().name for report in reports]
     if len(set(names)) == len(names):
         return names
     return [report.reading.path for report in reports]

@@ -47,7 +47,7 @@ def begin(
     """
     options = options or RunOptions()
     plain, tensors = check_request(pipe, request, options)
-    folder = RunFolder(Path(path), options.suffix)
+    folder = RunFolder(Path(path), options)
     folder.create()
     with RunLock(folder.path):
         folder.create()  # another process may have been faster

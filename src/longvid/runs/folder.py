@@ -12,9 +12,10 @@ from pathlib import Path
 from longvid.runs import inputs
 from longvid.runs.lock import LOCK
 from longvid.runs.manifest import NAME, ChunkRecord, Manifest
+from longvid.runs.options import RunOptions
 
-CHUNKS, STATES = "chunks", "states"
-STATE_SUFFIX = ".safetensors"
+CHUNKS, FRAMES, STATES = "chunks", "frames", "states"
+FRAMES_SUFFIX, STATE_SUFFIX = ".mkv", ".safetensors"
 _OURS = re.compile(r"\.?\d{6,}-\d+\.[\w.]+", re.ASCII)  # also what a process that died was writing
 _WRITTEN = rf"{re.escape(NAME)}|video\.\w+|{re.escape(inputs.NAME)}|preview\.\w+"
 _PARTIAL = re.compile(rf"\.({_WRITTEN})\.\d+\.partial(\.mp4)?", re.ASCII)
@@ -25,11 +26,13 @@ class RunFolder:
 
     Args:
         path: The folder.
-        suffix: Ending of the video.
+        options: What is kept in it, and how.
     """
 
-    def __init__(self, path: Path, suffix: str):
-        self.path, self.suffix = path, suffix
+    def __init__(self, path: Path, options: RunOptions):
+        self.path, self.options = path, options
+        self.suffix = options.suffix
+        self._rooms = (CHUNKS, FRAMES, STATES) if options.frames_apart else (CHUNKS, STATES)
 
     @property
     def video(self) -> Path:
@@ -45,13 +48,19 @@ class RunFolder:
         """The video file of a chunk."""
         return self.path / CHUNKS / f"{index:06d}-{record.take}{self.suffix}"
 
+    def frames(self, index: int, record: ChunkRecord) -> Path:
+        """The frames of a chunk as they were made, where the run keeps them apart."""
+        return self.path / FRAMES / f"{index:06d}-{record.take}{FRAMES_SUFFIX}"
+
     def state(self, index: int, record: ChunkRecord) -> Path:
         """The state behind a chunk."""
         return self.path / STATES / f"{index:06d}-{record.take}{STATE_SUFFIX}"
 
-    def part(self, index: int, take: int) -> Path:
-        """Where a chunk is written while it is made."""
-        return self.path / CHUNKS / f"{index:06d}-{take}.part{self.suffix}"
+    def files(self, index: int, record: ChunkRecord) -> list[Path]:
+        """All files of a chunk."""
+        apart = [self.frames(index, record)] if record.frames_sha256 else []
+        behind = [self.state(index, record)] if record.state_sha256 else []
+        return [self.chunk(index, record), *apart, *behind]
 
     def create(self) -> None:
         """Make the folder and those in it.
@@ -63,10 +72,10 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if (self.path / NAME).exists():
                 raise ValueError(f"{self.path} holds a run already: go on with `longvid resume {self.path}`")
-            own = {LOCK, CHUNKS, STATES, inputs.NAME}
+            own = {LOCK, *self._rooms, inputs.NAME}
             if not all(entry.name in own or _PARTIAL.fullmatch(entry.name) for entry in self.path.iterdir()):
                 raise ValueError(f"{self.path} is not empty; a run takes a folder of its own")
-            for name in (CHUNKS, STATES):
+            for name in self._rooms:
                 (self.path / name).mkdir(exist_ok=True)
         except OSError as error:
             raise ValueError(f"cannot make the run folder {self.path}: {error.strerror}") from error
@@ -78,18 +87,17 @@ class RunFolder:
         Raises:
             ValueError: naming the link.
         """
-        for name in (NAME, LOCK, CHUNKS, STATES, inputs.NAME, self.video.name):
+        for name in (NAME, LOCK, *self._rooms, inputs.NAME, self.video.name):
             if (self.path / name).is_symlink():
                 raise ValueError(f"{self.path / name} is a link; the files of a run lie in its own folder")
-        for name in (CHUNKS, STATES):
+        for name in self._rooms:
             if not (self.path / name).is_dir():
                 raise ValueError(f"{self.path} is damaged: it has no folder {name!r}")
 
     def clean(self, manifest: Manifest) -> None:
         """Delete what the manifest does not know: files of a process that was stopped, chunks that were made again."""
-        known = {self.chunk(index, record) for index, record in enumerate(manifest.chunks)}
-        known |= {self.state(index, record) for index, record in enumerate(manifest.chunks) if record.state_sha256}
-        for name in (CHUNKS, STATES):
+        known = {path for index, record in enumerate(manifest.chunks) for path in self.files(index, record)}
+        for name in self._rooms:
             _delete(
                 entry for entry in (self.path / name).iterdir() if _OURS.fullmatch(entry.name) and entry not in known
             )
@@ -103,9 +111,7 @@ class RunFolder:
         """
         pairs = [(self.inputs, other.inputs)] if manifest.inputs_sha256 else []
         for index, record in enumerate(manifest.chunks):
-            pairs.append((self.chunk(index, record), other.chunk(index, record)))
-            if record.state_sha256:
-                pairs.append((self.state(index, record), other.state(index, record)))
+            pairs += zip(self.files(index, record), other.files(index, record), strict=True)
         return all([_link(old, new) for old, new in pairs])
 
 

@@ -12,18 +12,15 @@ from typing import Any
 
 from longvid.metrics.diagnosis import Diagnosis, Finding
 from longvid.pipelines.seeding import keys_of_seed
+from longvid.runs.chunk_files import ChunkFiles
 from longvid.runs.folder import RunFolder, check_file, digest_of
 from longvid.runs.inputs import with_prompt
 from longvid.runs.manifest import Change, ChunkRecord, Manifest
 from longvid.runs.spans import Span, spans_from
 from longvid.runs.takes import NotFinite, Take, policy_of, reroll_seed
 from longvid.runs.watcher import RunPlan, RunWatcher
-from longvid.video.atomic import move_into_place
-from longvid.video.io import VideoWriter
 from longvid.video.join import JoinedVideo, join_videos
 from longvid.video.state import StreamState, VideoChunk
-
-WRITTEN_FRAMES = 64
 
 
 class Maker:
@@ -149,36 +146,33 @@ class Maker:
     def _make(
         self, index: int, span: Span, windows: Iterator[VideoChunk], change: Change, take: int = 1
     ) -> ChunkRecord | None:
-        """Write a chunk's video and state; the manifest does not know them yet."""
-        began, part = time.perf_counter(), self.folder.part(index, take)
-        state = None
-        try:
-            with VideoWriter(part, **self.manifest.options.encoding()) as writer:
-                for window in islice(windows, span.stop_window - span.first_window):
-                    self.policy.check_window(window)
-                    for frames in window.frames.split(WRITTEN_FRAMES, dim=2):
-                        writer.write(frames)
-                    self.watcher.on_window(window)
-                    state = window.state
+        """Write a chunk's frames and state; the manifest does not know them yet."""
+        began, state = time.perf_counter(), None
+        record = ChunkRecord(
+            span.first_window, span.stop_window, span.start, span.stop, take,
+            video_bytes=0, video_sha256="", state_bytes=None, state_sha256=None,
+            seed=change.seed, prompt=change.prompt, seconds=0.0, made="",
+        )  # fmt: skip
+        with ChunkFiles(self.folder, index, record) as files:
+            for window in islice(windows, span.stop_window - span.first_window):
+                self.policy.check_window(window)
+                files.write(window.frames)
+                self.watcher.on_window(window)
+                state = window.state
             if state is None or state.next_window != span.stop_window:  # interrupted by a callback
                 return None
-            record = ChunkRecord(
-                span.first_window, span.stop_window, span.start, span.stop, take,
-                video_bytes=part.stat().st_size, video_sha256="", state_bytes=None, state_sha256=None,
-                seed=change.seed, prompt=change.prompt, seconds=round(time.perf_counter() - began, 3),
-                made=now(),
-            )  # fmt: skip
+            files.finish()
+            seconds, saved = round(time.perf_counter() - began, 3), self.folder.state(index, record)
             with self.watcher.shielded():
-                move_into_place(part, self.folder.chunk(index, record))
-                state.save(self.folder.state(index, record))
-        finally:
-            part.unlink(missing_ok=True)
-        video, saved = self.folder.chunk(index, record), self.folder.state(index, record)
+                files.keep()
+                state.save(saved)
         return replace(
             record,
-            video_sha256=digest_of(video),
+            **files.recorded(),
             state_bytes=saved.stat().st_size,
             state_sha256=digest_of(saved),
+            seconds=seconds,
+            made=now(),
         )
 
     def _takes(self, index: int, span: Span, windows: Iterator[VideoChunk], change: Change) -> list[Take] | None:

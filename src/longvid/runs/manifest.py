@@ -11,7 +11,7 @@ from typing import Any
 from longvid.runs.options import RunOptions
 from longvid.video.atomic import write_atomically
 
-FORMAT, FORMAT_VERSION = "longvid-run", 1
+FORMAT, FORMAT_VERSION = "longvid-run", 2
 NAME = "run.json"
 
 
@@ -50,6 +50,8 @@ class ChunkRecord:
         prompt: Its own prompt, where it has one.
         seconds: How long it took to make.
         made: When that was.
+        frames_bytes: Size of the file of its frames as they were made; None where the run keeps none.
+        frames_sha256: Digest of that file.
     """
 
     first_window: int
@@ -65,6 +67,8 @@ class ChunkRecord:
     prompt: str | None
     seconds: float
     made: str
+    frames_bytes: int | None = None
+    frames_sha256: str | None = None
 
     def without_state(self) -> ChunkRecord:
         """The record after its state was deleted."""

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from longvid.metrics.diagnosis import Limits
-from longvid.video.codecs import CODECS, CONTAINERS, check_codec, check_size
+from longvid.video.codecs import CODECS, CONTAINERS, check_codec, check_size, is_lossless
 
 CHUNK_FRAMES = 16
 SUFFIXES = {container: suffix for suffix, container in CONTAINERS.items()}
@@ -30,7 +30,8 @@ class RunOptions:
             window of StreamingT2V.
         keep_states: How many of the newest chunks keep the state that the next one goes on from, at least 2; None keeps
             all. A chunk can be made again while the chunk before it keeps its state.
-
+        keep_frames: Whether the frames of every chunk are kept as they were made, without loss, beside the encoded ones,
+            to be measured or encoded again. A codec that loses nothing keeps them anyway.
         on_problem: What is done about a new chunk that is beyond `limits`: "warn" tells the watcher, "stop" keeps the
             chunk and stops behind it, "reroll" makes it again with other seeds; None does not look.
         max_rerolls: How often one chunk is made again at most; then the take with the least problems is kept.
@@ -46,6 +47,7 @@ class RunOptions:
     pixel_format: str | None = None
     chunk_frames: int = CHUNK_FRAMES
     keep_states: int | None = None
+    keep_frames: bool = True
     on_problem: str | None = None
     max_rerolls: int = 2
     limits: Limits = field(default_factory=Limits)
@@ -59,6 +61,8 @@ class RunOptions:
         _check_int("chunk_frames", self.chunk_frames, 1, 2**20)
         if self.keep_states is not None:
             _check_int("keep_states", self.keep_states, 2, 2**31)
+        if not isinstance(self.keep_frames, bool):
+            raise ValueError(f"keep_frames must be True or False; got {self.keep_frames!r}")
         if self.on_problem not in (None, *ON_PROBLEM):
             raise ValueError(f"on_problem must be one of {', '.join(ON_PROBLEM)}, or None; got {self.on_problem!r}")
         _check_int("max_rerolls", self.max_rerolls, 0, 1000)
@@ -82,6 +86,16 @@ class RunOptions:
     def suffix(self) -> str:
         """Ending of the video and of its parts."""
         return ".mp4" if self.codec is None else SUFFIXES[CODECS[self.codec].containers[0]]
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the video itself holds the frames as they were made."""
+        return self.codec is not None and is_lossless(self.codec, self.crf, self.pixel_format)
+
+    @property
+    def frames_apart(self) -> bool:
+        """Whether chunks have files of their own for their frames as they were made."""
+        return self.keep_frames and not self.is_lossless
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse a size that the codec holds only rounded.

@@ -20,6 +20,7 @@ from longvid.runs.reader import TEXT
 from longvid.runs.schema import MAX_SEED, load_manifest
 from longvid.runs.spans import spans_from
 from longvid.runs.watcher import RunWatcher, told_of_end
+from longvid.video.io import VideoReader, read_video
 
 
 class Run:
@@ -43,6 +44,35 @@ class Run:
     def video(self) -> Path:
         """The video file, playable from the first chunk on."""
         return self._folder.video
+
+    def read(self, *, as_uint8: bool = False) -> VideoReader:
+        """Open the frames that are made: as they were made where the run keeps them, else as the video shows them.
+
+        Args:
+            as_uint8: Yield 8-bit values in place of floats in [0, 1].
+
+        Returns:
+            What `read_video` gives: an iterable of frames (3, H, W).
+
+        Raises:
+            ValueError: if there is none yet, or a file is damaged.
+        """
+        return read_video(self.readable(), as_uint8=as_uint8)
+
+    def readable(self) -> list[Path]:
+        """The files that `read` reads, one behind the other.
+
+        Raises:
+            ValueError: if there is none yet, or a file of frames is missing, damaged or a link.
+        """
+        if not self.num_made:
+            raise ValueError(f"the run {self.path} has no frames yet")
+        if not self.manifest.options.frames_apart:
+            return [self.video]
+        return [
+            check_file(self._folder.frames(index, record), record.frames_bytes, record.frames_sha256)
+            for index, record in enumerate(self.manifest.chunks)
+        ]
 
     @property
     def num_frames(self) -> int:
@@ -197,7 +227,7 @@ class Run:
                 parent=str(self.path.resolve()),
                 created=now(),
             )
-            other = RunFolder(Path(run_dir), folder.suffix)
+            other = RunFolder(Path(run_dir), folder.options)
             other.create()
             with RunLock(other.path):
                 other.create()
@@ -209,7 +239,7 @@ class Run:
 
     @property
     def _folder(self) -> RunFolder:
-        return RunFolder(self.path, self.manifest.options.suffix)
+        return RunFolder(self.path, self.manifest.options)
 
     @contextmanager
     def _opened(self) -> Iterator[RunFolder]:

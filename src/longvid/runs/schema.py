@@ -107,8 +107,8 @@ def _read_model(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_options(values: Any) -> RunOptions:
-    if isinstance(values, dict):  # the first runs had no diagnosis
-        values = {"on_problem": None, "max_rerolls": 0, "limits": asdict(Limits()), **values}
+    if isinstance(values, dict):  # the first runs had no diagnosis, and kept no frames
+        values = {"on_problem": None, "max_rerolls": 0, "limits": asdict(Limits()), "keep_frames": False, **values}
     reader = Reader(values, "the options")
     limits = Reader(reader.take("limits"), "the limits")
     options = RunOptions(
@@ -118,6 +118,7 @@ def _read_options(values: Any) -> RunOptions:
         pixel_format=reader.optional("pixel_format", reader.text),
         chunk_frames=reader.integer("chunk_frames", 1, 2**20),
         keep_states=reader.optional("keep_states", reader.integer, 2, 2**31),
+        keep_frames=reader.flag("keep_frames"),
         on_problem=reader.optional("on_problem", reader.text),
         max_rerolls=reader.integer("max_rerolls", 0, 1000),
         limits=Limits(**{field.name: limits.number(field.name, 0, 1e6) for field in fields(Limits)}),
@@ -140,6 +141,8 @@ def _read_change(values: Any, where: str) -> Change:
 
 
 def _read_chunk(values: Any, where: str) -> ChunkRecord:
+    if isinstance(values, dict):  # the first runs kept no frames
+        values = {"frames_bytes": None, "frames_sha256": None, **values}
     reader = Reader(values, where)
     record = ChunkRecord(
         first_window=reader.integer("first_window", 0, MAX_FRAMES),
@@ -155,6 +158,8 @@ def _read_chunk(values: Any, where: str) -> ChunkRecord:
         prompt=reader.optional("prompt", reader.text),
         seconds=reader.number("seconds", 0, 1e12),
         made=reader.text("made"),
+        frames_bytes=reader.optional("frames_bytes", reader.integer, 1, 2**44),
+        frames_sha256=reader.optional("frames_sha256", reader.text, _SHA),
     )
     reader.done()
     return record
@@ -174,6 +179,9 @@ def _check_chain(manifest: Manifest) -> None:
         fits = chunk.first_window == window < chunk.stop_window and chunk.start == frame < chunk.stop
         if not fits or (chunk.state_bytes is None) != (chunk.state_sha256 is None):
             raise ValueError(f"chunk {index} does not fit behind the one before it")
+        kept = {chunk.frames_bytes is not None, chunk.frames_sha256 is not None}
+        if kept != {manifest.options.frames_apart}:
+            raise ValueError(f"chunk {index} and the options do not agree on whether frames are kept apart")
         window, frame = chunk.stop_window, chunk.stop
     if frame > manifest.num_frames:
         raise ValueError(f"the chunks hold {frame} frames of a video of {manifest.num_frames}")

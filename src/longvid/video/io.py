@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
 from itertools import islice
@@ -19,17 +19,19 @@ from torch import Tensor
 from longvid.video.codecs import CONTAINERS
 from longvid.video.containers import EncodedFile, GifFile, PngFolder
 from longvid.video.frames import uint8_frames
-from longvid.video.sources import FileSource, PngSource
+from longvid.video.sources import open_source
 
 
-def read_video(path: str | os.PathLike[str], *, as_uint8: bool = False) -> VideoReader:
+def read_video(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, as_uint8: bool = False
+) -> VideoReader:
     """Open a video file (.mp4, .webm, .mkv, .mov, .avi, .gif) or a folder of PNGs as an iterator over its frames.
 
     Memory does not grow with the length of the video. The result can be iterated over again and again, each time from
     the first frame.
 
     Args:
-        path: The file or folder.
+        path: The file or folder; or several files of one size and rate, which are read one behind the other.
         as_uint8: Yield the 8-bit values as they are stored instead of floats in [0, 1].
 
     Returns:
@@ -49,6 +51,7 @@ class VideoReader:
     """What :func:`read_video` returns: an iterable of frames ``(3, H, W)`` that knows their size and rate.
 
     Attributes:
+        path: The file or folder; of several files, the first.
         fps: Frames per second as the file states them; None for a folder of PNGs that does not say.
         height: Height of every frame.
         width: Width of every frame.
@@ -56,16 +59,12 @@ class VideoReader:
 
     SUFFIXES = (*CONTAINERS, ".gif", ".mov", ".m4v", ".avi")
 
-    def __init__(self, path: str | os.PathLike[str], *, as_uint8: bool = False) -> None:
-        self.path, self.as_uint8 = Path(path), as_uint8
-        if self.path.is_dir():
-            self._source: Any = PngSource(self.path)
-        elif not self.path.exists():
-            raise ValueError(f"there is no video at {self.path}")
-        elif self.path.suffix.lower() not in self.SUFFIXES:
-            raise ValueError(f"a video must be a folder of PNGs or end in {', '.join(self.SUFFIXES)}; got {self.path}")
-        else:
-            self._source = FileSource(self.path)
+    def __init__(
+        self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, as_uint8: bool = False
+    ) -> None:
+        paths = [Path(path)] if isinstance(path, (str, os.PathLike)) else [Path(part) for part in path]
+        self._source: Any = open_source(paths, self.SUFFIXES)
+        self.path, self.as_uint8 = paths[0], as_uint8
         self.fps: float | None = self._source.fps
         self.height: int = self._source.height
         self.width: int = self._source.width

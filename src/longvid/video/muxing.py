@@ -44,6 +44,7 @@ def mux(
     with av.open(target, "w", format=container, container_options=options) as muxer:
         stream = muxer.add_stream_from_template(template)
         stream.time_base = 1 / fps
+        stream.codec_context.framerate = fps  # else Matroska says nothing, and readers guess from a few frames
         muxer.start_encoding()
         header_size = target.tell() if isinstance(target, io.BytesIO) else 0
         for packet in packets:

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+def open_source(paths: Sequence[Path], suffixes: Sequence[str]) -> FileSource | PngSource | JoinedSource:
+    """Frames of one file, of one folder of PNGs, or of several files, one behind the other.
+
+    Args:
+        paths: The files, or the folder.
+        suffixes: What files may end in.
+
+    Raises:
+        ValueError: if there is no path, nothing at one of them, or no video.
+    """
+    if not paths:
+        raise ValueError("expected at least one video; got none")
+    if len(paths) == 1 and paths[0].is_dir():
+        return PngSource(paths[0])
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"there is no video at {path}")
+        if path.suffix.lower() not in suffixes:
+            raise ValueError(f"a video must be a folder of PNGs or end in {', '.join(suffixes)}; got {path}")
+    return FileSource(paths[0]) if len(paths) == 1 else JoinedSource(paths)
 
 
 class FileSource:
@@ -66,6 +88,28 @@ class FileSource:
                 return sum(packet.size > 0 and not packet.is_discard for packet in file.demux(video=0))
         except (av.FFmpegError, OSError) as error:
             raise ValueError(f"{self.path} is damaged: its frames cannot be counted ({error})") from error
+
+
+class JoinedSource:
+    """Frames of several files, one behind the other; every file is opened when its turn comes."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        first = FileSource(paths[0])
+        self.fps, self.height, self.width = first.fps, first.height, first.width
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for path in self.paths:
+            source = FileSource(path)
+            if source.fps != self.fps:
+                raise ValueError(
+                    f"{path} has {source.fps} frames per second; the first, {self.paths[0]}, has {self.fps}"
+                )
+            yield from source
+
+    def count(self) -> int:
+        """The number of frames in all files."""
+        return sum(FileSource(path).count() for path in self.paths)
 
 
 class PngSource:

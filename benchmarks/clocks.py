@@ -11,6 +11,8 @@ from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 _CALLED_ALONE = ("adapter", "frame_encoder")  # parts of networks that pipelines call without calling the network
 _STATUS = Path("/proc/self/status")
@@ -54,6 +56,11 @@ class NetworkClock:
     def total(self) -> float:
         """Seconds inside all networks."""
         return sum(self.seconds.values())
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a network is being called."""
+        return self._depth > 0
 
     def __enter__(self) -> Self:
         for name, network in self.networks.items():
@@ -112,6 +119,30 @@ class NetworkClock:
             self._events[-1][2].record()
         else:
             self.seconds[name] += self.clock() - self._begin
+
+
+class OperationCount(TorchDispatchMode):
+    """Counts the operations of torch inside and outside of networks: what a GPU would start a kernel for, roughly.
+
+    Views, and whatever makes no tensor with dimensions (timesteps, scales), do not count.
+
+    Args:
+        clock: Knows when a network is at work; entered before.
+    """
+
+    def __init__(self, clock: NetworkClock) -> None:
+        super().__init__()
+        self.clock, self.inside, self.outside = clock, 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = [value for value in tree_leaves(result) if isinstance(value, torch.Tensor)]
+        if not func.is_view and any(value.ndim for value in made):
+            if self.clock.at_work:
+                self.inside += 1
+            else:
+                self.outside += 1
+        return result
 
 
 def networks_of(pipe: Any) -> dict[str, nn.Module]:

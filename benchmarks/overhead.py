@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import models
-from clocks import NetworkClock, networks_of
+from clocks import NetworkClock, OperationCount, networks_of
 from common import Report, parser, settled, spread
 
 IMPORTS = ("longvid", "torch", "longvid.pipelines.art_v")
@@ -69,7 +69,25 @@ def loop(method: str, args: argparse.Namespace) -> dict[str, Any]:
         "seconds": spread(totals),
         "unit": "per frame",
         "outside the networks": spread(shares),
+        **operations(pipe, args),
     }
+
+
+def operations(pipe: Any, args: argparse.Namespace) -> dict[str, float]:
+    """Operations of torch per call of the UNet in the steps of a window, in all networks and beside them.
+
+    What a graph of the whole step could save, where each network has one already, is the start of those beside them.
+    What a window takes once cancels out between a run and one of twice the steps.
+    """
+    counts = []
+    for steps in (args.steps, 2 * args.steps):
+        clock = NetworkClock(networks_of(pipe), args.device, time.process_time)
+        with clock, OperationCount(clock) as count:
+            for _ in models.start(pipe, models.frames_for(pipe, 1), models.default_size(pipe), steps, seed=args.seed):
+                pass
+        counts.append((count.inside, count.outside, clock.calls["unet"]))
+    inside, outside, calls = (more - less for less, more in zip(*counts, strict=True))
+    return {"operations in networks": inside / calls, "beside them": outside / calls}
 
 
 def _timed(work: Callable[[], None], pipe: Any, device: str) -> tuple[float, float]:

@@ -83,6 +83,7 @@ def test_overhead_gives_the_share_outside_of_the_networks(tmp_path):
     options = ["--methods", "harivo", "--windows", "1", "--steps", "1", "--skip-loading"]
     (row,) = run(overhead.main, tmp_path, *options)
     assert 0 < row["outside the networks"]["median"] < 1
+    assert row["operations in networks"] > row["beside them"] > 0
     assert 0 < overhead.imported("longvid") < 5
 
 
@@ -115,6 +116,17 @@ def test_only_the_outermost_call_of_a_network_counts():
     assert clock.calls == {"outer": 1, "inner": 1}
     assert not outer._forward_hooks
     assert not inner._forward_pre_hooks
+
+
+def test_operations_count_inside_and_outside_of_networks_without_views_and_numbers():
+    import clocks
+
+    network = nn.Linear(2, 2)
+    clock = clocks.NetworkClock({"network": network}, "cpu")
+    with torch.no_grad(), clock, clocks.OperationCount(clock) as count:
+        made = network(torch.zeros(1, 2))  # zeros outside, one product inside
+        (made + 1).view(2).sum()  # one outside; a view and a number
+    assert (count.inside, count.outside) == (1, 2)
 
 
 def test_a_spread_is_the_median_and_the_quartiles():

@@ -133,6 +133,11 @@ def test_wrong_usage_is_one_line(run, words, hint):
         (["in.mkv", "--output", "in.mkv"], "--output: 'in.mkv' is the video itself"),
         (["in.mkv", "--chunk-size", 8, "--overlap", 8], "--overlap must be below --chunk-size; got 8 and 8"),
         (["in.mkv", "--checkpoint", "steps"], "--checkpoint needs --seed"),
+        (["in.mkv", "--checkpoint", "in.mkv", "--seed", 1], "--checkpoint: 'in.mkv' is the video itself"),
+        (
+            ["in.mkv", "--output", "out.mp4", "--checkpoint", "out.mp4", "--seed", 1],
+            "--output: 'out.mp4' is the file of --checkpoint itself",
+        ),
         (["in.mkv", "--strength", 0.5, "--noise-timestep", 500], "expected --strength or --noise-timestep; got both"),
         (["in.mkv", "--model", "no such model"], "unknown model 'no such model'"),
         (["in.mkv", "--seed", 2**63], "seed must lie in"),

@@ -106,6 +106,15 @@ def test_the_scale_of_an_ip_adapter_belongs_to_the_fingerprint(pipe):
     assert changed(pipe, lambda p: p.set_ip_adapter_scale(0.0)) == {"unet"}
 
 
+def test_freeu_belongs_to_the_fingerprint(pipe):
+    plain = pipe.known_fingerprint()
+    factors = {"s1": 0.9, "s2": 0.2, "b1": 1.5, "b2": 1.6}
+    assert changed(pipe, lambda p: p.unet.enable_freeu(**factors)) == {"unet"}
+    assert changed(pipe, lambda p: p.unet.enable_freeu(**{**factors, "b2": 1.4})) == {"unet"}
+    assert changed(pipe, lambda p: p.unet.disable_freeu()) == {"unet"}
+    assert pipe.known_fingerprint() == plain
+
+
 def test_what_did_not_change_is_not_hashed_again(pipe):
     known = pipe.known_fingerprint()
     pipe("a red circle", num_frames=2, num_inference_steps=1, output_type="latent")

@@ -218,7 +218,9 @@ def _prepare(arguments: argparse.Namespace) -> tuple[EnhanceSettings, OutputPath
     settings = _read_settings(arguments)
     source = read_video(arguments.video)
     paths = check_outputs(settings.output)
-    check_sources_kept(paths.named(), {"video": settings.video})
+    steps = None if settings.checkpoint is None else Path(settings.checkpoint)
+    check_sources_kept({**paths.named(), "--checkpoint": steps}, {"video": settings.video})
+    check_sources_kept(paths.named(), {"file of --checkpoint": settings.checkpoint})
     local_source(settings.model)
     settings.output.fps = settings.output.fps or source.fps or DEFAULT_FPS
     return settings, paths, None, None

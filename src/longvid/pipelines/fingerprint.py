@@ -72,10 +72,10 @@ def stamp_of(component: Any) -> Hashable:
 
 
 def adapter_state(module: torch.nn.Module) -> list[tuple[Any, ...]]:
-    """What decides how strongly the adapters in a module act, apart from their weights; empty without adapters.
+    """What changes how a module computes, apart from its weights and its configuration; empty for most.
 
     Of every layer with LoRA or another adapter of peft: which are active, switched off and fused, and their scaling. Of
-    every attention whose processor has a scale, as an IP-Adapter's: that.
+    every attention whose processor has a scale, as an IP-Adapter's: that. Of every block that FreeU acts on: its factors.
     """
     found: list[tuple[Any, ...]] = []
     for name, part in module.named_modules():
@@ -86,6 +86,9 @@ def adapter_state(module: torch.nn.Module) -> list[tuple[Any, ...]]:
         scale = getattr(getattr(part, "processor", None), "scale", None)
         if scale is not None:
             found.append((name, scale))
+        factors = [getattr(part, factor, None) for factor in ("s1", "s2", "b1", "b2")]
+        if any(factor is not None for factor in factors):
+            found.append((name, "FreeU", *factors))
     return found
 
 

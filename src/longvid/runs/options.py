@@ -31,7 +31,7 @@ class RunOptions:
         keep_states: How many of the newest chunks keep the state that the next one goes on from, at least 2; None keeps
             all. A chunk can be made again while the chunk before it keeps its state.
         keep_frames: Whether the frames of every chunk are kept as they were made, without loss, beside the encoded ones,
-            to be measured or encoded again. A codec that loses nothing keeps them anyway.
+            to be measured or encoded again. With the lossless codec "ffv1" the video itself holds them.
         on_problem: What is done about a new chunk that is beyond `limits`: "warn" tells the watcher, "stop" keeps the
             chunk and stops behind it, "reroll" makes it again with other seeds; None does not look.
         max_rerolls: How often one chunk is made again at most; then the take with the least problems is kept.
@@ -88,14 +88,9 @@ class RunOptions:
         return ".mp4" if self.codec is None else SUFFIXES[CODECS[self.codec].containers[0]]
 
     @property
-    def is_lossless(self) -> bool:
-        """Whether the video itself holds the frames as they were made."""
-        return self.codec is not None and is_lossless(self.codec, self.crf, self.pixel_format)
-
-    @property
     def frames_apart(self) -> bool:
         """Whether chunks have files of their own for their frames as they were made."""
-        return self.keep_frames and not self.is_lossless
+        return self.keep_frames and not is_lossless(self.codec, self.pixel_format)
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse a size that the codec holds only rounded.

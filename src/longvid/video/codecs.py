@@ -74,11 +74,9 @@ def check_codec(container: str, codec: str | None, crf: float | None, pixel_form
     return name
 
 
-def is_lossless(codec: str, crf: float | None, pixel_format: str | None) -> bool:
-    """Whether 8-bit RGB frames come out of the codec as they went in."""
-    if codec == "ffv1":
-        return pixel_format is None or pixel_format.startswith(("bgr", "gbr", "rgb"))
-    return codec == "libx264rgb" and crf == 0
+def is_lossless(codec: str | None, pixel_format: str | None) -> bool:
+    """Whether 8-bit RGB frames come out of a file as they went in, and the file tells: FFV1 in an RGB format."""
+    return codec == "ffv1" and (pixel_format is None or pixel_format.startswith(("bgr", "gbr", "rgb")))
 
 
 def encoder_options(codec: str, crf: float | None) -> dict[str, str]:

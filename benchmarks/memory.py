@@ -25,6 +25,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     options.add_argument(
         "--steps", type=int, default=2, help="denoising steps of a window; memory hardly depends on it"
     )
+    options.add_argument("--strategy", choices=("streamed", "joint"), default="streamed", help="HARIVO's windows")
+    options.add_argument(
+        "--host-memory-limit", type=int, metavar="BYTES",
+        help="past it, latents of a whole video lie in files (enhancer, joint windows)",
+    )  # fmt: skip
     options.add_argument("--in-process", action="store_true", help="all in this process: quick, and less exact")
     options.add_argument("--worker", nargs=2, metavar=("METHOD", "WINDOWS"), help=argparse.SUPPRESS)
     args = settled(options.parse_args(argv))
@@ -54,25 +59,41 @@ def peak(method: str, windows: int, args: argparse.Namespace) -> dict[str, float
     """
     pipe = models.build(method, args.models, device=args.device, dtype=DTYPES[args.dtype])
     size = args.size or models.default_size(pipe)
-    for _ in models.start(pipe, models.frames_for(pipe, 1), size, args.steps):
+    extra = _options(method, args)
+    for _ in models.start(pipe, models.frames_for(pipe, 1), size, args.steps, **extra):
         pass
     num_frames = models.frames_for(pipe, windows)
     gc.collect()
     before = resident()
-    with PeakMemory(args.device) as most:
-        for _ in models.start(pipe, num_frames, size, args.steps, seed=args.seed):
+    with PeakMemory(args.device, watch=True) as most:
+        for _ in models.start(pipe, num_frames, size, args.steps, seed=args.seed, **extra):
             pass
-    return {"frames": num_frames, "loaded MiB": before, "peak MiB": most.host, "device MiB": most.device}
+    return {
+        "frames": num_frames,
+        "loaded MiB": before,
+        "peak MiB": most.host,
+        "outside of files MiB": most.outside_files,
+        "device MiB": most.device,
+    }
 
 
 def compared(short: dict[str, float], long: dict[str, float]) -> dict[str, float]:
     """The longest video beside the shortest: ratio of frames and of peaks, and what a further frame costs."""
     frames = long["frames"] - short["frames"]
-    ratios = {key: long[key] / short[key] for key in ("frames", "peak MiB", "device MiB") if key in short}
+    compared = ("frames", "peak MiB", "outside of files MiB", "device MiB")
+    ratios = {key: long[key] / short[key] for key in compared if key in short}
     return {
         **ratios,
         "KiB per further frame": (long["peak MiB"] - short["peak MiB"]) * 1024 / frames if frames else 0.0,
     }
+
+
+def _options(method: str, args: argparse.Namespace) -> dict[str, Any]:
+    """What the call gets beside what all get."""
+    options: dict[str, Any] = {"strategy": args.strategy} if method == "harivo" else {}
+    if method in ("harivo", "enhancer") and args.host_memory_limit is not None:
+        options["host_memory_limit"] = args.host_memory_limit
+    return options
 
 
 def _measure(method: str, windows: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -80,6 +101,9 @@ def _measure(method: str, windows: int, args: argparse.Namespace) -> dict[str, A
         return peak(method, windows, args)
     program = [sys.executable, __file__, "--worker", method, str(windows), "--models", args.models]
     program += ["--device", args.device, "--dtype", args.dtype, "--steps", str(args.steps), "--seed", str(args.seed)]
+    program += ["--strategy", args.strategy]
+    if args.host_memory_limit is not None:
+        program += ["--host-memory-limit", str(args.host_memory_limit)]
     if args.size:
         program += ["--size", f"{args.size[1]}x{args.size[0]}"]
     # the allocator as it comes: settings of the caller would hide what is given back

@@ -1,11 +1,15 @@
 """Every benchmark runs, with toys: not how fast things are, but that the figures mean what they say."""
 
 import json
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+
+from longvid.video import host_memory
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TOYS = ["--models", "toy", "--device", "cpu", "--repeats", "1", "--warmup", "0"]
@@ -75,6 +79,19 @@ def test_memory_compares_the_longest_with_the_shortest(tmp_path):
     assert both["frames"] == both["peak MiB"] == 1.0, "one length beside itself"
     long = {"frames": 6, "peak MiB": 108.0}
     assert memory.compared({"frames": 2, "peak MiB": 100.0}, long)["KiB per further frame"] == 2048
+
+
+def test_memory_knows_what_lies_in_files(tmp_path, monkeypatch):
+    import memory
+
+    mapped, reserve = [], host_memory._reserve
+    monkeypatch.setattr(host_memory, "_reserve", lambda file, size: mapped.append(size) or reserve(file, size))
+    options = ["--in-process", "--methods", "harivo", "--windows", "2", "--steps", "1"]
+    for extra in ([], ["--host-memory-limit", "0"], ["--strategy", "joint"]):
+        run(memory.main, tmp_path, *options, *extra)
+    assert not mapped, "streamed windows, and whole videos below the limit, lie in memory"
+    one, _ = run(memory.main, tmp_path, *options, "--strategy", "joint", "--host-memory-limit", "0")
+    assert mapped and 0 < one["outside of files MiB"] <= one["peak MiB"]
 
 
 def test_overhead_gives_the_share_outside_of_the_networks(tmp_path):
@@ -148,3 +165,18 @@ def test_the_peak_of_memory_sees_what_was_given_back():
         inside = clocks.resident()
         del block
     assert peak.host >= inside - 1
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells memory with a file from other memory"
+)
+def test_memory_outside_of_files_does_not_count_mapped_ones(tmp_path):
+    import clocks
+
+    size = 2**26
+    with clocks.PeakMemory("cpu", watch=True) as peak:
+        host_memory.MappedMemory(tmp_path).empty((size,), torch.uint8).fill_(1)
+    with clocks.PeakMemory("cpu", watch=True) as ordinary:
+        torch.empty(size, dtype=torch.uint8).fill_(1)
+        time.sleep(0.05)
+    assert ordinary.outside_files - peak.outside_files > 0.5 * size / 2**20

@@ -12,6 +12,7 @@ from diffusers import EulerAncestralDiscreteScheduler
 import tiny
 from longvid import GuidanceSchedule, HARIVOPipeline, LongVideoPipeline, StreamState, mitigated
 from longvid.modules import frame_context
+from longvid.pipelines import window_frames
 from longvid.pipelines.frame_context import empty_text, window_text
 from longvid.pipelines.harivo_request import HARIVORequest
 from longvid.pipelines.seeding import window_generator
@@ -52,10 +53,48 @@ def test_every_number_of_frames_is_made_exactly(pipe, seeded, num_frames, starts
     assert [chunk.start for chunk in made] == starts and frames(made).shape == (1, 4, num_frames, 4, 4)
 
 
-@pytest.mark.parametrize("num_frames", [1, 9])
-def test_a_joint_video_comes_in_one_piece(pipe, seeded, num_frames):
-    joint = chunks(pipe, seeded, num_frames=num_frames, strategy="joint", num_inference_steps=1)
-    assert len(joint) == 1 and joint[0].frames.shape == (1, 4, num_frames, 4, 4)
+@pytest.mark.parametrize(("num_frames", "starts"), [(1, [0]), (6, [0]), (13, [0, 6, 12])])
+def test_a_joint_video_is_one_window_that_is_handed_out_in_parts(pipe, seeded, num_frames, starts):
+    told = []
+    options = {"strategy": "joint", "num_inference_steps": 1, "num_frames": num_frames}
+    joint = chunks(
+        pipe, seeded, **options, callback_on_chunk_end=lambda _, index, chunk: told.append((index, chunk.start))
+    )
+    assert [chunk.start for chunk in joint] == starts and frames(joint).shape == (1, 4, num_frames, 4, 4)
+    assert told == [(0, start) for start in starts]
+    assert [chunk.ends_window for chunk in joint] == [chunk.stop == num_frames for chunk in joint]
+    assert [chunk.state.next_window for chunk in joint] == [int(chunk.ends_window) for chunk in joint]
+    *_, again = chunks(pipe, seeded, **options, resume=joint[0].state) if len(starts) > 1 else joint
+    assert torch.equal(again.frames, joint[-1].frames)
+
+
+def test_an_interrupted_joint_video_is_handed_out_as_a_whole_and_its_state_makes_it_again(pipe, seeded):
+    def interrupt(pipe, step, timestep, tensors):
+        pipe._interrupt = True
+        return {}
+
+    options = {"num_frames": 13, "strategy": "joint", "num_inference_steps": 2}
+    joint = chunks(pipe, seeded, callback_on_step_end=interrupt, **options)
+    assert frames(joint).shape[2] == 13 and {chunk.state.next_window for chunk in joint} == {0}
+    whole = frames(chunks(pipe, seeded, **options))
+    assert not torch.equal(frames(joint), whole)
+    assert torch.equal(frames(chunks(pipe, seeded, resume=joint[-1].state, **options)), whole)
+
+
+def test_pixels_of_a_joint_video_are_those_of_its_latents_and_never_there_as_a_whole(pipe, seeded, monkeypatch):
+    decoded, decode = [], window_frames.decode_video
+    monkeypatch.setattr(
+        window_frames, "decode_video", lambda vae, z, **kw: decoded.append(z.shape[2]) or decode(vae, z, **kw)
+    )
+    options = {"num_frames": 13, "strategy": "joint", "num_inference_steps": 1}
+    latents = frames(chunks(pipe, seeded, **options))
+    assert not decoded
+    made = []
+    for chunk in pipe.stream(PROMPT, generator=seeded(), output_type="pt", **options):
+        made.append(chunk.frames)
+        assert sum(decoded) == chunk.stop  # and nothing of what comes behind it
+    expected = (decode(pipe.vae, latents) / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(torch.cat(made, dim=2), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("strategy", ["streamed", "joint"])

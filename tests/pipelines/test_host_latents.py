@@ -81,7 +81,7 @@ def test_a_joint_video_has_the_same_bits_from_memory_and_from_mapped_files(hariv
     in_memory = joint(harivo, seeded)
     assert not mapped
     assert torch.equal(joint(harivo, seeded, host_memory_limit=0), in_memory)
-    assert (1, 3, 9, 32, 32) in mapped and (1, 4, 9, 4, 4) in mapped
+    assert {tuple(shape) for shape in mapped} == {(1, 4, 9, 4, 4)}  # latents, no pixels
     given = torch.randn(1, 4, 9, 4, 4, generator=seeded(5))
     before = given.clone()
     made = [joint(harivo, seeded, latents=given, output_type="latent", host_memory_limit=limit) for limit in (0, 2**30)]

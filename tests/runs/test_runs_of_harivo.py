@@ -13,6 +13,7 @@ import tiny_runs
 from longvid import Run, StreamState
 from longvid.runs import RunWatcher
 from longvid.runs.folder import digest_of
+from longvid.runs.pace import Pace
 from longvid.video.frames import uint8_frames
 from tiny_runs import PROMPT, begin_run, frames_of
 
@@ -55,6 +56,17 @@ def test_a_stopped_run_goes_on_to_the_frames_of_the_call(pipe, tmp_path, strateg
     whole = called(pipe, 6, strategy=strategy, num_inference_steps=2)
     assert torch.equal(frames_of(run.resume(pipe)), whole)
     assert len(run.manifest.chunks) == {"streamed": 2, "joint": 1}[strategy]
+
+
+def test_a_joint_video_that_is_handed_out_in_parts_is_one_window_and_one_chunk(pipe, tmp_path):
+    run = begin_run(tmp_path / "run", pipe, num_frames=9, strategy="joint", num_inference_steps=2, **LOSSLESS)
+    pace = Pace()
+    assert torch.equal(
+        frames_of(run.resume(pipe, watcher=pace)), called(pipe, 9, strategy="joint", num_inference_steps=2)
+    )
+    (chunk,) = run.manifest.chunks
+    assert (chunk.start, chunk.stop, chunk.stop_window) == (0, 9, 1)
+    assert (pace.windows, pace.chunks, pace.frames, pace.seconds_left) == (1, 1, 9, 0.0)
 
 
 def test_a_run_that_is_shorter_than_a_window_or_its_overlap_can_be_made_longer(pipe, tmp_path):

@@ -168,19 +168,21 @@ class LongVideoPipeline(TextPipeline):
             windows = self.plan(request)
             with self._frame_bar(request, windows, state) as bar:
                 for window in windows[state.next_window :]:
-                    chunk = self._make_chunk(window, state, conditions, request)
-                    state = chunk.state
-                    bar.update(chunk.frames.shape[2])
-                    if request.callback_on_chunk_end is not None:
-                        request.callback_on_chunk_end(self, window.index, chunk)
-                    yield chunk
+                    for chunk in self._make_window(window, state, conditions, request):
+                        bar.update(chunk.num_frames)
+                        if request.callback_on_chunk_end is not None:
+                            request.callback_on_chunk_end(self, window.index, chunk)
+                        yield chunk
+                        state = chunk.state
                     if self.interrupt:
                         return
         finally:  # also when the consumer stops early
             self.maybe_free_model_hooks()
 
-    def _make_chunk(self, window: Window, state: StreamState, conditions: Any, request: VideoRequest) -> VideoChunk:
-        """Make one window: noise, denoise, decode its new frames."""
+    def _make_window(
+        self, window: Window, state: StreamState, conditions: Any, request: VideoRequest
+    ) -> Iterator[VideoChunk]:
+        """Make one window: noise, denoise, decode its new frames, part by part."""
         generator = window_generator(state.keys, window.index)
         self._guidance_scale = request.guidance_scale
         self.scheduler.set_timesteps(request.num_inference_steps)  # on the host: reading them waits for no device
@@ -191,11 +193,19 @@ class LongVideoPipeline(TextPipeline):
             predict = self.predictor(window, state, conditions, generator=generator, extras=extras)
             latents = self.denoise(self._replayed(predict), noise, request, generator)
             frames = self.place(request).frames(latents[:, :, window.keep])
+        before = state
         if not self.interrupt:  # an interrupted window is made again when the stream goes on from its state
             context = self.next_context(window, state, conditions, frames)
             state = StreamState(window.index + 1, context, state.keys, state.fingerprint, window.new.stop)
         stacked = {name: torch.stack(values, dim=1) for name, values in extras.items() if values}
-        return VideoChunk(_handed_out(frames, request.output_type), window.new.start, state, stacked)
+        start, count = window.new.start, window.new.stop - window.new.start
+        done = 0
+        for part in frames.parts():
+            made = _handed_out(part, request.output_type)
+            of_part = slice(done, done + made.shape[2])
+            done, ends = of_part.stop, of_part.stop == count
+            its = {name: value[:, :, of_part] for name, value in stacked.items()}
+            yield VideoChunk(made, start + of_part.start, state if ends else before, its, ends)
 
     def prepare_noise(
         self, window: Window, request: VideoRequest, generator: Generator, keys: tuple[int, ...]

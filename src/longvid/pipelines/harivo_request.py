@@ -57,8 +57,8 @@ class HARIVORequest(VideoRequest):
         prompt_embeds: Embedded prompts (B, N, D) instead of `prompt`; with `frames_per_prompt`, those of one video.
         negative_prompt_embeds: Embedded negative prompts, of the same shape.
         batched_guidance: Whether the guidance branches are evaluated in one batch, or one by one in less memory.
-        host_memory_limit: Bytes that latents and pixels of a whole "joint" video may take on the host, 4 GiB by
-            default. Past it they lie in temporary files, mapped into memory, with the same bits.
+        host_memory_limit: Bytes that the latents of a whole "joint" video may take on the host, 4 GiB by default. Past
+            it they lie in temporary files, mapped into memory, with the same bits.
         output_type: "np" (B, F, H, W, C) and "pt" (B, F, C, H, W) in [0, 1], "pil" lists of images, or "latent"
             (B, C, F, h, w). `stream` gives tensors (B, C, F, H, W) in [0, 1], or latents for "latent".
         return_dict: False returns a tuple; `stream` pays no heed.

@@ -54,15 +54,15 @@ class OnHost(OnDevice):
     Args:
         pipe: The pipeline, while it streams.
         request: Its checked request, with `host_memory_limit`.
-        frames_per_step: Frames that the scheduler sees at once.
+        frames_at_once: Frames that the scheduler sees at once, and that are handed out at once.
     """
 
-    def __init__(self, pipe: Any, request: Any, frames_per_step: int):
+    def __init__(self, pipe: Any, request: Any, frames_at_once: int):
         super().__init__(pipe)
-        self.frames_per_step = frames_per_step
+        self.frames_at_once = frames_at_once
         height, width = request.size
         latents = height * width // pipe.vae_scale_factor**2 * pipe.latent_channels
-        values = request.batch_size * request.num_frames * (COPIES * latents + 3 * height * width)
+        values = request.batch_size * request.num_frames * COPIES * latents
         self.memory = host_memory(4 * values, request.host_memory_limit)
 
     def put(self, latents: Tensor) -> Tensor:
@@ -79,8 +79,8 @@ class OnHost(OnDevice):
 
     def steps(self, num_frames: int) -> FrameSteps:
         """What calls the scheduler, for a few frames at a time; its timesteps are set."""
-        return FrameSteps(self.pipe.scheduler, num_frames, self.frames_per_step, self.empty)
+        return FrameSteps(self.pipe.scheduler, num_frames, self.frames_at_once, self.empty)
 
     def frames(self, latents: Tensor) -> WindowFrames:
-        """Finished latents, to be decoded a few frames at a time, onto the host."""
-        return HostFrames(self.pipe.vae, latents=latents, memory=self.memory, device=self.device)
+        """Finished latents, to be decoded part by part, onto the host."""
+        return HostFrames(self.pipe.vae, latents=latents, device=self.device, frames_per_part=self.frames_at_once)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from longvid.video.codec import decode_video, encode_video
-from longvid.video.host_memory import HostMemory
 
 _BATCH = 8
 
@@ -43,38 +44,35 @@ class WindowFrames:
     @property
     def shown(self) -> Tensor:
         """Pixels in [0, 1], (B, 3, F, H, W)."""
-        return shown(self.pixels)
+        return (self.pixels / 2 + 0.5).clamp(0, 1)
+
+    def parts(self) -> Iterator[WindowFrames]:
+        """The frames as they are handed out, in order: here all at once."""
+        yield self
 
 
 class HostFrames(WindowFrames):
-    """Frames of a whole video, whose latents and pixels lie on the host; a few of them are decoded at once.
+    """Frames of a whole video, whose latents lie on the host; they are decoded when they are handed out, in parts.
 
     Args:
         vae: The VAE.
         latents: Scaled latents on the CPU, (B, c, F, h, w).
-        memory: Gives the tensor for the pixels.
         device: Where the VAE is.
+        frames_per_part: Frames that are handed out at once.
     """
 
-    def __init__(self, vae: Any, *, latents: Tensor, memory: HostMemory, device: Any) -> None:
+    def __init__(self, vae: Any, *, latents: Tensor, device: Any, frames_per_part: int) -> None:
         super().__init__(vae, latents=latents)
-        self._memory, self._device = memory, device
+        self._device, self._frames_per_part = device, frames_per_part
 
     @functools.cached_property
-    def shown(self) -> Tensor:  # type: ignore[override]
-        """Pixels in [0, 1], (B, 3, F, H, W), on the CPU."""
-        whole, first = None, 0
-        for part in self.latents.split(_BATCH, dim=2):
-            pixels = shown(decode_video(self._vae, part.to(self._device), frames_per_batch=_BATCH))
-            if whole is None:
-                shape = (*pixels.shape[:2], self.latents.shape[2], *pixels.shape[3:])
-                whole = self._memory.empty(shape, pixels.dtype)
-            whole[:, :, first : first + part.shape[2]] = pixels
-            first += part.shape[2]
-        assert whole is not None  # there is at least one frame
-        return whole
+    def pixels(self) -> Tensor:
+        """Pixels around [-1, 1], not clamped, (B, 3, F, H, W), on the CPU."""
+        parts = self.latents.split(_BATCH, dim=2)
+        return torch.cat([decode_video(self._vae, part.to(self._device)).cpu() for part in parts], dim=2)
 
-
-def shown(pixels: Tensor) -> Tensor:
-    """Pixels around [-1, 1] as they are handed out, in [0, 1]."""
-    return (pixels / 2 + 0.5).clamp(0, 1)
+    def parts(self) -> Iterator[WindowFrames]:
+        """The frames of a part at a time, whose pixels are gone with it."""
+        options: dict[str, Any] = {"device": self._device, "frames_per_part": self._frames_per_part}
+        for part in self.latents.split(self._frames_per_part, dim=2):
+            yield HostFrames(self._vae, latents=part, **options)

@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 from longvid.metrics.diagnosis import Diagnosis, Finding
@@ -154,11 +153,12 @@ class Maker:
             seed=change.seed, prompt=change.prompt, seconds=0.0, made="",
         )  # fmt: skip
         with ChunkFiles(self.folder, index, record) as files:
-            for window in islice(windows, span.stop_window - span.first_window):
-                self.policy.check_window(window)
-                files.write(window.frames)
-                self.watcher.on_window(window)
-                state = window.state
+            missing = span.stop_window - span.first_window
+            while missing and (part := next(windows, None)) is not None:
+                self.policy.check_window(part)
+                files.write(part.frames)
+                self.watcher.on_window(part)
+                state, missing = part.state, missing - part.ends_window
             if state is None or state.next_window != span.stop_window:  # interrupted by a callback
                 return None
             files.finish()

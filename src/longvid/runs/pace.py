@@ -51,9 +51,10 @@ class Pace(RunWatcher):
         return {}
 
     def on_window(self, window: Any) -> None:
-        """Count a window."""
-        self.windows, self.frames = self.windows + 1, self.frames + window.num_frames
-        self.window_part = 0.0
+        """Count its frames, and the window if it ends with them."""
+        self.frames += window.num_frames
+        if window.ends_window:
+            self.windows, self.window_part = self.windows + 1, 0.0
 
     def on_chunk(self, index: int, record: Any) -> None:
         """Count a chunk."""

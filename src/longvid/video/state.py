@@ -119,19 +119,22 @@ class StreamState:
 
 @dataclass(frozen=True, eq=False)
 class VideoChunk:
-    """The new frames of one window, and the state that continues after them.
+    """The new frames of one window, or a part of them, and the state that continues after them.
 
     Attributes:
         frames: ``(B, 3, F, H, W)`` in [0, 1]; latents ``(B, c, F, h, w)`` when latents were asked for.
         start: Number of the first of these frames in the whole video.
-        state: Continues the stream behind this chunk.
+        state: Continues the stream behind this chunk; where further frames of its window come behind it, the state
+            before the window, which makes all of them again.
         extras: What else the method made for these frames, by name, such as its masks.
+        ends_window: Whether its window is finished with it. Windows that hold a whole video are handed out in parts.
     """
 
     frames: Tensor
     start: int
     state: StreamState
     extras: dict[str, Tensor] = field(default_factory=dict)
+    ends_window: bool = True
 
     @property
     def num_frames(self) -> int:

@@ -23,7 +23,7 @@ PIPELINES = {
     "art_v": (tiny_runs.art_v, 5),
     "streaming_t2v": (tiny_runs.streaming_t2v, 8),
     "harivo": (tiny_runs.harivo, 8),
-    "harivo_joint": (lambda: tiny_runs.harivo(strategy="joint"), 8),
+    "harivo_joint": (lambda: tiny_runs.harivo(strategy="joint", num_inference_steps=3), 8),
 }
 """How each is made, and the frames of its run."""
 

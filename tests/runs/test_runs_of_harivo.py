@@ -11,7 +11,7 @@ from peft import LoraConfig
 
 import tiny_runs
 from longvid import Run, StreamState
-from longvid.runs import RunWatcher
+from longvid.runs import RunWatcher, Watchers
 from longvid.runs.folder import digest_of
 from longvid.runs.pace import Pace
 from longvid.video.frames import uint8_frames
@@ -67,6 +67,101 @@ def test_a_joint_video_that_is_handed_out_in_parts_is_one_window_and_one_chunk(p
     (chunk,) = run.manifest.chunks
     assert (chunk.start, chunk.stop, chunk.stop_window) == (0, 9, 1)
     assert (pace.windows, pace.chunks, pace.frames, pace.seconds_left) == (1, 1, 9, 0.0)
+
+
+JOINT = {"num_frames": 9, "strategy": "joint", "num_inference_steps": 3}
+
+
+class Count(RunWatcher):
+    def __init__(self):
+        self.steps = []
+
+    def on_step(self, pipe, step, timestep, tensors):
+        self.steps.append(step)
+        return {}
+
+
+def stopped(pipe, folder, at=2):
+    """A joint run that was stopped in a step, with its file of the steps before."""
+    run = begin_run(folder, pipe, **JOINT, **LOSSLESS)
+    with pytest.raises(Stop):
+        run.resume(pipe, watcher=StopAt(at))
+    (steps,) = (folder / "states").iterdir()
+    assert steps.name == "000000-1.steps"
+    return Run(folder), steps
+
+
+def test_a_joint_run_goes_on_at_the_step_where_it_was_stopped(pipe, tmp_path):
+    run, steps = stopped(pipe, tmp_path / "run")
+    count, pace = Count(), Pace()
+    assert torch.equal(frames_of(run.resume(pipe, watcher=Watchers(count, pace))), called(pipe, **JOINT))
+    assert count.steps == [1, 2] and pace.steps == 2 and not steps.exists()
+    assert [path.name for path in (run.path / "states").iterdir()] == ["000000-1.safetensors"]
+
+
+def test_steps_are_not_made_again_for_frames_that_could_not_be_written(pipe, tmp_path):
+    run = begin_run(tmp_path / "run", pipe, **JOINT, **LOSSLESS)
+
+    class Full(RunWatcher):
+        def on_window(self, window):
+            raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        run.resume(pipe, watcher=Full())
+    count = Count()
+    assert torch.equal(frames_of(Run(run.path).resume(pipe, watcher=count)), called(pipe, **JOINT))
+    assert count.steps == []
+
+
+def test_steps_of_another_model_lie_apart_and_are_gone_on_with_under_that_model(tmp_path):
+    pipe = tiny_runs.harivo()
+    run, steps = stopped(pipe, tmp_path / "run", at=3)
+    average(pipe)
+    with pytest.raises(ValueError, match="allow_different"):
+        run.resume(pipe)
+    with pytest.raises(Stop):
+        run.resume(pipe, allow_different=True, watcher=StopAt(2))
+    assert len(list((run.path / "states").iterdir())) == 2 and steps.exists()
+    count = Count()
+    run = Run(run.path).resume(pipe, allow_different=True, watcher=count)
+    assert count.steps == [1, 2] and torch.equal(frames_of(run), called(pipe, **JOINT))
+    assert [path.name for path in (run.path / "states").iterdir()] == ["000000-1.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "done", "pickle"])
+def test_damaged_steps_are_refused_and_say_which_file_to_delete(pipe, tmp_path, damage):
+    run, steps = stopped(pipe, tmp_path / "run")
+    data = bytearray(steps.read_bytes())
+    if damage == "bit":
+        data[-100] ^= 1
+    elif damage == "cut":
+        del data[-1:]
+    elif damage == "done":
+        assert data.count(b'"done": "1"') == 1
+        data = data.replace(b'"done": "1"', b'"done": "9"')
+    else:
+        data = bytearray(b"\x80\x04N.")
+    steps.write_bytes(data)
+    with pytest.raises(ValueError, match=r"000000-1\.steps is damaged.*delete it"):
+        run.resume(pipe)
+    assert steps.read_bytes() == data
+    steps.unlink()
+    assert torch.equal(frames_of(run.resume(pipe)), called(pipe, **JOINT))
+
+
+def test_steps_that_are_a_link_are_not_followed(pipe, tmp_path):
+    run, steps = stopped(pipe, tmp_path / "run")
+    steps.rename(tmp_path / "elsewhere")
+    before = (tmp_path / "elsewhere").read_bytes()
+    steps.symlink_to(tmp_path / "elsewhere")
+    count = Count()
+    assert torch.equal(frames_of(run.resume(pipe, watcher=count)), called(pipe, **JOINT))
+    assert count.steps == [0, 1, 2] and (tmp_path / "elsewhere").read_bytes() == before
+
+
+def test_a_run_keeps_the_steps_in_its_own_folder(pipe, tmp_path):
+    with pytest.raises(ValueError, match="a run keeps the steps in its own folder; got checkpoint"):
+        begin_run(tmp_path / "run", pipe, **JOINT, checkpoint=str(tmp_path / "steps"))
 
 
 def test_a_run_that_is_shorter_than_a_window_or_its_overlap_can_be_made_longer(pipe, tmp_path):

@@ -23,6 +23,7 @@ from longvid.pipelines.latent_places import OnDevice
 from longvid.pipelines.output import LongVideoPipelineOutput, package
 from longvid.pipelines.request import VideoRequest, collects, streams
 from longvid.pipelines.seeding import draw_keys, window_generator
+from longvid.pipelines.step_checkpoint import NoCheckpoint
 from longvid.pipelines.text_pipeline import TextPipeline
 from longvid.pipelines.window_frames import WindowFrames
 from longvid.video.state import StreamState, VideoChunk
@@ -187,11 +188,13 @@ class LongVideoPipeline(TextPipeline):
         self._guidance_scale = request.guidance_scale
         self.scheduler.set_timesteps(request.num_inference_steps)  # on the host: reading them waits for no device
         extras: dict[str, list[Tensor]] = {}
+        checkpoint = NoCheckpoint()
         frames = self.given(window, conditions, generator=generator)
         if frames is None:
             noise = self.prepare_noise(window, request, generator, state.keys)
             predict = self.predictor(window, state, conditions, generator=generator, extras=extras)
-            latents = self.denoise(self._replayed(predict), noise, request, generator)
+            checkpoint = self.place(request).checkpoint(noise, state.keys)
+            latents = self.denoise(self._replayed(predict), noise, request, generator, checkpoint)
             frames = self.place(request).frames(latents[:, :, window.keep])
         before = state
         if not self.interrupt:  # an interrupted window is made again when the stream goes on from its state
@@ -206,6 +209,8 @@ class LongVideoPipeline(TextPipeline):
             done, ends = of_part.stop, of_part.stop == count
             its = {name: value[:, :, of_part] for name, value in stacked.items()}
             yield VideoChunk(made, start + of_part.start, state if ends else before, its, ends)
+        if not self.interrupt:
+            checkpoint.remove()
 
     def prepare_noise(
         self, window: Window, request: VideoRequest, generator: Generator, keys: tuple[int, ...]
@@ -227,15 +232,26 @@ class LongVideoPipeline(TextPipeline):
             noise[:, :, known.start - window.start : known.stop - window.start] = given[:, :, known].to(noise)
         return noise
 
-    def denoise(self, predict: Predict, noise: Tensor, request: VideoRequest, generator: Generator) -> Tensor:
-        """Run the scheduler over one window, whatever scheduler it is; its timesteps are set."""
+    def denoise(
+        self,
+        predict: Predict,
+        noise: Tensor,
+        request: VideoRequest,
+        generator: Generator,
+        checkpoint: NoCheckpoint,
+    ) -> Tensor:
+        """Run the scheduler over one window, whatever scheduler it is, behind the steps that are kept already.
+
+        The scheduler's timesteps are set.
+        """
         scheduler = self.scheduler
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
         options, steps = self._step_options(request, generator), self.place(request).steps(noise.shape[2])
         latents = steps.begin(noise)
-        self._num_timesteps = len(scheduler.timesteps)
-        for step, timestep in enumerate(scheduler.timesteps):
+        self._num_timesteps, draws = len(scheduler.timesteps), {"window": generator}
+        done = checkpoint.restore(latents, steps, draws)
+        for step, timestep in enumerate(scheduler.timesteps[done:], start=done):
             if self.interrupt:
                 break
             self._timestep = timestep
@@ -244,6 +260,7 @@ class LongVideoPipeline(TextPipeline):
             if request.callback_on_step_end is not None:
                 latents = self._call_back(request, step, timestep, latents=latents, prediction=prediction)
             del prediction  # of the whole window: gone before the next one is made
+            checkpoint.save(step + 1, latents, steps, draws)
         return latents
 
     def place(self, request: VideoRequest) -> OnDevice:

@@ -19,7 +19,7 @@ _KINDS = (
 
 
 class ControlFrames:
-    """What a ControlNet is shown, frame by frame.
+    """What a ControlNet is shown, frame by frame; `images` are the pictures as they came, by frame.
 
     Args:
         control: A dictionary from frame numbers to images (or to lists with one for each video), in which negative
@@ -34,8 +34,8 @@ class ControlFrames:
 
     def __init__(self, control: Any, num_frames: float, size: tuple[int, int], counts: tuple[int, int]):
         self._size, self._counts = size, counts
-        self._images = _by_frame(control, num_frames)
-        for frame in self._images:  # refused before any work, and not kept: a video's pixels are large
+        self.images = _by_frame(control, num_frames)
+        for frame in self.images:  # refused before any work, and not kept: a video's pixels are large
             self._pixels(frame)
 
     def inside(self, start: int, stop: int) -> tuple[list[int], Tensor | None]:
@@ -44,13 +44,13 @@ class ControlFrames:
         Shapes:
             -> n numbers and (B, 3, n, H, W) in [0, 1], or no numbers and None.
         """
-        frames = [frame for frame in range(start, stop) if frame in self._images]
+        frames = [frame for frame in range(start, stop) if frame in self.images]
         if not frames:
             return [], None
         return [frame - start for frame in frames], torch.stack([self._pixels(frame) for frame in frames], dim=2)
 
     def _pixels(self, frame: int) -> Tensor:
-        pixels = image_batch(self._images[frame], *self._size, name=f"control of frame {frame}")
+        pixels = image_batch(self.images[frame], *self._size, name=f"control of frame {frame}")
         return for_every_video(pixels / 2 + 0.5, *self._counts, f"control of frame {frame}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from longvid.pipelines.checks import check_embeds, check_generators, check_negat
 from longvid.pipelines.inputs import VideoInput
 from longvid.pipelines.output import EnhancedChunk
 from longvid.pipelines.request import OUTPUT_TYPES
+from longvid.pipelines.step_checkpoint import check_checkpoint
 from longvid.samplers.guidance_schedule import GuidanceScale, as_guidance_scale
 from longvid.samplers.randomized_blending import Cut, paper_cut, released_cut
 from longvid.video.host_memory import check_limit
@@ -156,21 +156,13 @@ def check_enhance(request: EnhanceRequest) -> None:
     _check_numbers(request)
     check_limit(request.host_memory_limit)
     if request.checkpoint is not None:
-        _check_checkpoint(request)
+        check_checkpoint(request)
     if not (callable(request.blending) or request.blending in BLENDINGS):
         raise ValueError(f"blending must be one of {', '.join(BLENDINGS)}, or a function; got {request.blending!r}")
     if request.output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {request.output_type!r}")
     check_embeds(request.negative_prompt, request.prompt_embeds, request.negative_prompt_embeds)
     check_negatives(request.negative_prompt, request.num_prompts)
-
-
-def _check_checkpoint(request: EnhanceRequest) -> None:
-    path = Path(request.checkpoint)  # type: ignore[arg-type]
-    if not path.parent.is_dir() or path.is_dir():
-        raise ValueError(f"checkpoint must be a file in a folder that exists; got {str(path)!r}")
-    if request.generator is None:
-        raise ValueError("checkpoint needs a generator with a seed: without one, no other call makes the same video")
 
 
 def _check_numbers(request: EnhanceRequest) -> None:

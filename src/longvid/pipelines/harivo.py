@@ -260,7 +260,7 @@ class HARIVOPipeline(LongVideoPipeline, TextualInversionLoaderMixin, IPAdapterMi
 
     def place(self, request: VideoRequest) -> OnDevice:
         """One window on the device, or a whole video on the host."""
-        if not cast(HARIVORequest, request).windows.on_host:
+        if not request.on_host:
             return super().place(request)
         return OnHost(self, request, self.config["window_size"])
 

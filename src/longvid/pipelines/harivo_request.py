@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from longvid.pipelines.checks import check_scale
 from longvid.pipelines.request import VideoRequest
+from longvid.pipelines.step_checkpoint import check_checkpoint
 from longvid.pipelines.window_strategies import STRATEGIES, Joint, WindowStrategy
 from longvid.samplers.guidance import Scale
 from longvid.samplers.guidance_schedule import as_guidance_scale
@@ -59,6 +61,8 @@ class HARIVORequest(VideoRequest):
         batched_guidance: Whether the guidance branches are evaluated in one batch, or one by one in less memory.
         host_memory_limit: Bytes that the latents of a whole "joint" video may take on the host, 4 GiB by default. Past
             it they lie in temporary files, mapped into memory, with the same bits.
+        checkpoint: A file that keeps the latents of a "joint" video behind every step. The same call goes on from it,
+            bit for bit, if the process ends; when all frames are handed out, it is deleted. Needs a `generator`.
         output_type: "np" (B, F, H, W, C) and "pt" (B, F, C, H, W) in [0, 1], "pil" lists of images, or "latent"
             (B, C, F, h, w). `stream` gives tensors (B, C, F, H, W) in [0, 1], or latents for "latent".
         return_dict: False returns a tuple; `stream` pays no heed.
@@ -82,6 +86,7 @@ class HARIVORequest(VideoRequest):
     image_embeds: Sequence[Tensor] | None = None
     batched_guidance: bool | None = None
     host_memory_limit: int | None = None
+    checkpoint: str | os.PathLike[str] | None = None
 
     def with_defaults(self, *defaults: dict[str, Any]) -> HARIVORequest:
         """Fill every field that is None; dictionaries become the schedules they describe."""
@@ -97,6 +102,11 @@ class HARIVORequest(VideoRequest):
     def windows(self) -> WindowStrategy:
         """The strategy that `strategy` names."""
         return STRATEGIES[self.strategy] if isinstance(self.strategy, str) else self.strategy  # type: ignore[return-value]
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the whole video is denoised together, as the strategy says."""
+        return self.windows.on_host
 
 
 def check_harivo(request: HARIVORequest, *, num_adapters: int, has_control: bool) -> None:
@@ -116,6 +126,10 @@ def check_harivo(request: HARIVORequest, *, num_adapters: int, has_control: bool
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, or a WindowStrategy; got {strategy!r}")
     if request.num_frames == math.inf and isinstance(request.windows, Joint):
         raise ValueError("a video without end has no whole to be made jointly; use strategy='streamed'")
+    if request.checkpoint is not None:
+        if not request.on_host:
+            raise ValueError("checkpoint keeps the steps of a whole video, strategy='joint'; got streamed windows")
+        check_checkpoint(request)
     check_scale(request.control_scale, "control_scale")
     if request.control is not None and not has_control:
         raise ValueError("control needs a ControlNet: build the pipeline with controlnet=...")

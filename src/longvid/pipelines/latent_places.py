@@ -8,6 +8,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from longvid.pipelines.step_checkpoint import NoCheckpoint, checkpoint_of
 from longvid.pipelines.window_frames import HostFrames, WindowFrames
 from longvid.samplers.frame_steps import FrameSteps
 from longvid.video.host_memory import fill_normal, host_memory
@@ -43,6 +44,10 @@ class OnDevice:
         """What calls the scheduler; its timesteps are set."""
         return FrameSteps(self.pipe.scheduler, num_frames)
 
+    def checkpoint(self, noise: Tensor, keys: tuple[int, ...]) -> NoCheckpoint:
+        """What keeps the steps: nothing, as a window is made in a moment."""
+        return NoCheckpoint()
+
     def frames(self, latents: Tensor) -> WindowFrames:
         """Finished latents, to be decoded when they are asked for."""
         return WindowFrames(self.pipe.vae, latents=latents)
@@ -53,13 +58,13 @@ class OnHost(OnDevice):
 
     Args:
         pipe: The pipeline, while it streams.
-        request: Its checked request, with `host_memory_limit`.
+        request: Its checked request, with `host_memory_limit` and `checkpoint`.
         frames_at_once: Frames that the scheduler sees at once, and that are handed out at once.
     """
 
     def __init__(self, pipe: Any, request: Any, frames_at_once: int):
         super().__init__(pipe)
-        self.frames_at_once = frames_at_once
+        self.request, self.frames_at_once = request, frames_at_once
         height, width = request.size
         latents = height * width // pipe.vae_scale_factor**2 * pipe.latent_channels
         values = request.batch_size * request.num_frames * COPIES * latents
@@ -80,6 +85,10 @@ class OnHost(OnDevice):
     def steps(self, num_frames: int) -> FrameSteps:
         """What calls the scheduler, for a few frames at a time; its timesteps are set."""
         return FrameSteps(self.pipe.scheduler, num_frames, self.frames_at_once, self.empty)
+
+    def checkpoint(self, noise: Tensor, keys: tuple[int, ...]) -> NoCheckpoint:
+        """What keeps the steps, where the request names a file."""
+        return checkpoint_of(self.request, keys, noise, self.pipe)
 
     def frames(self, latents: Tensor) -> WindowFrames:
         """Finished latents, to be decoded part by part, onto the host."""

@@ -108,6 +108,11 @@ class VideoRequest:
         """Count the videos that are made side by side."""
         return self.prompts.num_videos * self.num_videos_per_prompt
 
+    @property
+    def on_host(self) -> bool:
+        """Whether a window is a whole video, which lies in host memory while it is denoised."""
+        return False
+
     def _plan(self, default_num_frames: int) -> PromptPlan:
         return plan_prompts(
             self.prompt,

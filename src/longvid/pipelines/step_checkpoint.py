@@ -1,26 +1,30 @@
-"""What the enhancer keeps while it denoises, so that a process that ends can be followed by another."""
+"""What is kept while a whole video is denoised, so that a process that ends can be followed by another."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
+from longvid.pipelines.control_frames import ControlFrames
 from longvid.samplers.frame_steps import FrameSteps
 from longvid.video.tensor_file import bytes_of, frames_of, save_tensors
 
 FORMAT, FORMAT_VERSION = "longvid-steps", "1"
+_HELP = ". Name another file, or delete it: all steps are made again then"
 _NOT_COMPARED = {
     "video", "generator", "output_type", "return_dict", "callback_on_step_end", "callback_on_step_end_tensor_inputs",
-    "callback_on_chunk_end", "host_memory_limit", "frames_per_batch", "checkpoint",
+    "callback_on_chunk_end", "host_memory_limit", "frames_per_batch", "checkpoint", "resume",
 }  # fmt: skip
 
 
@@ -53,12 +57,14 @@ class StepCheckpoint(NoCheckpoint):
         """Replace what was kept, in one step; a disk that is full is a warning, and what was kept before stays."""
         tensors, plain = steps.state()
         states = {f"random.{name}.{i}": each.get_state() for name, g in generators.items() for i, each in _each(g)}
+        kept = {"latents": latents, **states, **tensors}
         metadata = {
             "format": FORMAT, "format_version": FORMAT_VERSION, "done": str(done), "scheduler": json.dumps(plain),
             "facts": json.dumps(self.facts, sort_keys=True),
         }  # fmt: skip
+        metadata["sha256"] = _sum(metadata, kept.items())
         try:
-            save_tensors(self.path, {"latents": latents, **states, **tensors}, metadata)
+            save_tensors(self.path, kept, metadata)
         except OSError as error:
             warnings.warn(f"cannot keep the steps made so far in {self.path}: {error.strerror}", stacklevel=2)
 
@@ -77,17 +83,20 @@ class StepCheckpoint(NoCheckpoint):
                 metadata = self._check(file.metadata() or {}, tuple(latents.shape), file)
                 for part, frames in frames_of(file.get_slice("latents")):
                     latents[:, :, part] = frames
+                others = ((name, file.get_tensor(name)) for name in file.keys() if name != "latents")  # noqa: SIM118
+                if metadata.pop("sha256") != _sum(metadata, [("latents", latents), *others]):
+                    raise ValueError(f"{self.path} is damaged, or was changed: its checksum does not fit{_HELP}")
                 for name, generator in generators.items():
                     for index, each in _each(generator):
                         each.set_state(file.get_tensor(f"random.{name}.{index}"))
                 steps.restore(json.loads(metadata["scheduler"]), file.get_tensor)
                 return int(metadata["done"])
         except (SafetensorError, OSError, KeyError, IndexError, TypeError, RuntimeError) as error:
-            raise ValueError(f"{self.path} is damaged, or no checkpoint of an enhanced video: {error}") from error
+            raise ValueError(f"{self.path} is damaged, or no checkpoint of a video's steps: {error}{_HELP}") from error
 
     def _check(self, metadata: dict[str, str], shape: tuple[int, ...], file: Any) -> dict[str, str]:
         if metadata.get("format") != FORMAT:
-            raise ValueError(f"{self.path} is no checkpoint of an enhanced video")
+            raise ValueError(f"{self.path} is no checkpoint of a video's steps")
         if metadata.get("format_version") != FORMAT_VERSION:
             raise ValueError(f"{self.path} was written by a newer longvid; upgrade longvid to go on from it")
         kept = json.loads(metadata["facts"])
@@ -114,6 +123,19 @@ class FollowedCheckpoint(StepCheckpoint):
         """The other process deletes it."""
 
 
+def check_checkpoint(request: Any) -> None:
+    """Check the file that a request names.
+
+    Raises:
+        ValueError: if there can be no such file, or no other call could make the same video.
+    """
+    path = Path(request.checkpoint)
+    if not path.parent.is_dir() or path.is_dir():
+        raise ValueError(f"checkpoint must be a file in a folder that exists; got {str(path)!r}")
+    if request.generator is None and getattr(request, "resume", None) is None:
+        raise ValueError("checkpoint needs a generator with a seed: without one, no other call makes the same video")
+
+
 def checkpoint_of(request: Any, keys: tuple[int, ...], latents: Tensor, pipe: Any) -> NoCheckpoint:
     """What a request keeps; see `facts_of`."""
     if request.checkpoint is None:
@@ -128,7 +150,7 @@ def facts_of(request: Any, keys: tuple[int, ...], latents: Tensor, pipe: Any) ->
     Args:
         request: Checked, with all defaults.
         keys: Of the noise.
-        latents: The encoded video.
+        latents: What the first step begins with: the encoded video, or noise.
         pipe: The pipeline.
     """
     asked = {name: getattr(request, name) for name in sorted(request.field_names() - _NOT_COMPARED)}
@@ -136,7 +158,7 @@ def facts_of(request: Any, keys: tuple[int, ...], latents: Tensor, pipe: Any) ->
         **{f"{name} of the model": value for name, value in pipe.known_fingerprint().items()},
         **{name: _described(value) for name, value in asked.items()},
         "seed": json.dumps(keys),
-        "video": _digest(latents),
+        "video" if hasattr(request, "video") else "noise": _digest(latents),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "device": str(pipe.device.type),
@@ -146,19 +168,34 @@ def facts_of(request: Any, keys: tuple[int, ...], latents: Tensor, pipe: Any) ->
 
 
 def _described(value: Any) -> str:
+    if isinstance(value, ControlFrames):
+        value = value.images
     if isinstance(value, Tensor):
         return _digest(value)
+    if isinstance(value, (np.ndarray, Image)):
+        return f"{type(value).__name__} {_digest(torch.from_numpy(np.array(value)))}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_described(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_described, value)) + "]"
+    if is_dataclass(value) and not isinstance(value, type):
+        return f"{type(value).__name__} {_described({f.name: getattr(value, f.name) for f in fields(value)})}"
     if callable(value):  # its code cannot be compared
-        return f"{type(value).__name__} {json.dumps(asdict(value), default=str) if is_dataclass(value) else ''}"  # type: ignore[arg-type]
+        return getattr(value, "__qualname__", type(value).__name__)
     return json.dumps(value, default=str)
 
 
 def _digest(tensor: Tensor) -> str:
     digest = hashlib.sha256(str((tuple(tensor.shape), tensor.dtype)).encode())
-    for rows in tensor.detach().unbind(0):
-        for row in rows:
-            digest.update(bytes_of(row))
+    for row in tensor.detach().flatten(0, 1) if tensor.ndim > 2 else [tensor]:
+        digest.update(bytes_of(row))
     return digest.hexdigest()
+
+
+def _sum(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """A checksum of a whole file, whatever the order of its tensors."""
+    parts = {**metadata, **{f"tensor {name}": _digest(tensor) for name, tensor in tensors}}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _each(generator: Any) -> list[tuple[int, torch.Generator]]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from longvid.runs import inputs
@@ -15,7 +15,7 @@ from longvid.runs.manifest import NAME, ChunkRecord, Manifest
 from longvid.runs.options import RunOptions
 
 CHUNKS, FRAMES, STATES = "chunks", "frames", "states"
-FRAMES_SUFFIX, STATE_SUFFIX = ".mkv", ".safetensors"
+FRAMES_SUFFIX, STATE_SUFFIX, STEPS_SUFFIX = ".mkv", ".safetensors", ".steps"
 _OURS = re.compile(r"\.?\d{6,}-\d+\.[\w.]+", re.ASCII)  # also what a process that died was writing
 _WRITTEN = rf"{re.escape(NAME)}|video\.\w+|{re.escape(inputs.NAME)}|preview\.\w+"
 _PARTIAL = re.compile(rf"\.({_WRITTEN})\.\d+\.partial(\.mp4)?", re.ASCII)
@@ -56,6 +56,14 @@ class RunFolder:
         """The state behind a chunk."""
         return self.path / STATES / f"{index:06d}-{record.take}{STATE_SUFFIX}"
 
+    def steps(self, index: int, take: int, different: Sequence[str]) -> Path:
+        """What is kept of a chunk that is under way, where its window is a whole video.
+
+        Steps of another model or machine, as `different` tells, lie beside those of the run's own.
+        """
+        mark = f".{hashlib.sha256(repr(list(different)).encode()).hexdigest()[:8]}" if different else ""
+        return self.path / STATES / f"{index:06d}-{take}{mark}{STEPS_SUFFIX}"
+
     def files(self, index: int, record: ChunkRecord) -> list[Path]:
         """All files of a chunk."""
         apart = [self.frames(index, record)] if record.frames_sha256 else []
@@ -95,8 +103,13 @@ class RunFolder:
                 raise ValueError(f"{self.path} is damaged: it has no folder {name!r}")
 
     def clean(self, manifest: Manifest) -> None:
-        """Delete what the manifest does not know: files of a process that was stopped, chunks that were made again."""
+        """Delete what the manifest does not know: files of a process that was stopped, chunks that were made again.
+
+        The steps of the chunk that comes next stay.
+        """
         known = {path for index, record in enumerate(manifest.chunks) for path in self.files(index, record)}
+        under_way = (self.path / STATES).glob(f"{len(manifest.chunks):06d}-1.*")
+        known |= {path for path in under_way if path.suffix == STEPS_SUFFIX and not path.is_symlink()}
         for name in self._rooms:
             _delete(
                 entry for entry in (self.path / name).iterdir() if _OURS.fullmatch(entry.name) and entry not in known

@@ -21,7 +21,7 @@ IMAGES = ("image", "anchor_image")
 VIDEO_FRAMES = 64
 _NOT_KEPT = {
     "generator", "resume", "output_type", "return_dict", "output_masks", "callback_on_step_end",
-    "callback_on_step_end_tensor_inputs", "callback_on_chunk_end",
+    "callback_on_step_end_tensor_inputs", "callback_on_chunk_end", "checkpoint",
 }  # fmt: skip
 
 
@@ -36,6 +36,8 @@ def pack(request: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     if request.resume is not None:
         raise ValueError("a run begins at its first frame, or with a video; got resume")
+    if getattr(request, "checkpoint", None) is not None:
+        raise ValueError("a run keeps the steps in its own folder; got checkpoint")
     plain, tensors = {}, {}
     values = {name: getattr(request, name) for name in sorted(request.field_names() - _NOT_KEPT)}
     if values.get("video") is not None:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from longvid.metrics.diagnosis import Diagnosis, Finding
 from longvid.pipelines.seeding import keys_of_seed
 from longvid.runs.chunk_files import ChunkFiles
@@ -31,7 +33,7 @@ class Maker:
         pipe: The pipeline.
         request: The request, without defaults to fill in.
         watcher: Is told.
-        trust_states: Whether states of another model are taken.
+        different: How model and machine differ from those that the run was begun with; states are taken all the same.
 
     Raises:
         ValueError: if the request cannot be made.
@@ -45,13 +47,14 @@ class Maker:
         request: Any,
         *,
         watcher: RunWatcher,
-        trust_states: bool = False,
+        different: Sequence[str] = (),
     ):
         self.folder, self.manifest, self.pipe = folder, manifest, pipe
-        self.watcher, self.trust_states = watcher, trust_states
+        self.watcher, self.different = watcher, different
         self.policy = policy_of(manifest.options)
         self.request = replace(request, callback_on_step_end=watcher.on_step)
-        self.windows = pipe.plan(pipe.check_inputs(self.request))
+        checked = pipe.check_inputs(self.request)
+        self.windows, self.keeps_steps = pipe.plan(checked), checked.on_host
 
     def check_next(self) -> None:
         """Check all that the next chunk needs before its first step; nothing is made or written.
@@ -92,7 +95,7 @@ class Maker:
         changes = [c for c in self.manifest.changes if c.rest or c.chunk != index] + [change]
         effective = replace(self.manifest, changes=changes).change_of(index)
         self._announce(index, [span])
-        with closing(self._stream(index, effective)) as windows:
+        with closing(self._stream(index, effective, take=old.take + 1)) as windows:
             made = self._make(index, span, windows, effective, take=old.take + 1)
         if made is None:
             return False
@@ -182,7 +185,7 @@ class Maker:
             attempt = len(takes)
             other = replace(change, seed=reroll_seed(self._keys(change)[0], index, attempt))
             self.watcher.on_reroll(index, attempt + 1, other)
-            with closing(self._stream(index, other)) as again:
+            with closing(self._stream(index, other, take=attempt + 1)) as again:
                 takes.append(self._take(index, span, again, other, attempt + 1))
         made = [take for take in takes if take is not None]
         if len(made) < len(takes):
@@ -229,13 +232,16 @@ class Maker:
 
     # --- what it continues -------------------------------------------------------------------------------------------
 
-    def _stream(self, index: int, change: Change) -> Generator[VideoChunk, None, None]:
+    def _stream(self, index: int, change: Change, *, take: int = 1) -> Generator[VideoChunk, None, None]:
         keys = self._keys(change)
         request = with_prompt(self.request, change.prompt)
+        if self.keeps_steps:  # its seed is that of the keys, whatever the generator is
+            steps = self.folder.steps(index, take, self.different)
+            request = replace(request, checkpoint=steps, generator=torch.Generator())
         if index == 0:
             return self.pipe.generate(request, keys=keys)
         state = self._state_behind(index - 1)
-        fingerprint = {} if self.trust_states else state.fingerprint
+        fingerprint = {} if self.different else state.fingerprint
         return self.pipe.generate(replace(request, resume=replace(state, keys=keys, fingerprint=fingerprint)))
 
     def _keys(self, change: Change) -> tuple[int, ...]:

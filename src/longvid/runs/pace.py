@@ -38,15 +38,17 @@ class Pace(RunWatcher):
         self.plan, self._began = plan, self._clock()
         self.frames = self.windows = self.chunks = self.steps = 0
         self.window_part = 0.0
-        self._kept = (0, 0)
+        self._kept, self._found = (0, 0), None
 
     def on_plan(self, plan: RunPlan) -> None:
         """Count from here."""
         self._reset(plan)
 
     def on_step(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        """Count a step."""
+        """Count a step; those that another process made before the first do not count."""
         self.steps += 1
+        if self._found is None:
+            self._found = step / pipe.num_timesteps
         self.window_part, self.device = (step + 1) / pipe.num_timesteps, pipe.device
         return {}
 
@@ -79,7 +81,8 @@ class Pace(RunWatcher):
         """Seconds until all is made, if windows go on to take what they took so far; None before the first step."""
         windows = self.plan.windows if self.plan else 0
         done = self.windows + self.window_part
-        return self.seconds * max(0.0, windows - done) / done if done and windows else None
+        made = done - (self._found or 0.0)
+        return self.seconds * max(0.0, windows - done) / made if made > 0 and windows else None
 
     def values(self) -> dict[str, Any]:
         """All of it, in the types that JSON knows."""

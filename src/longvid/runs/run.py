@@ -273,7 +273,7 @@ class Run:
             manifest.mixed = [*manifest.mixed, *(text for text in different if text not in manifest.mixed)]
         try:
             request = self._request(folder, pipe, manifest)
-            return Maker(folder, manifest, pipe, request, watcher=watcher, trust_states=bool(different))
+            return Maker(folder, manifest, pipe, request, watcher=watcher, different=different)
         except (TypeError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
             raise ValueError(f"the request of {self.path} cannot be made: {error}") from error
 

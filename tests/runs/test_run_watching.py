@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -85,6 +86,17 @@ def test_the_time_left_is_that_of_the_windows_left_at_the_pace_so_far(pipe, tmp_
         pace.on_window(window)
     assert pace.rate == pytest.approx(1 / 3) and pace.seconds_left == pytest.approx(18)
     assert pace.values()["frames_per_second"] == 0.3333
+
+
+def test_steps_that_another_process_made_are_no_part_of_the_pace(tmp_path):
+    clock = Clock()
+    pace = Pace(clock)
+    pace.on_plan(RunPlan(tmp_path, 8.0, 10, 0, 10, 1, 0, 1))
+    assert pace.seconds_left is None
+    four = SimpleNamespace(num_timesteps=4, device="cpu")
+    clock.now = 10.0
+    pace.on_step(four, 2, None, {})  # the third of four: the first it made itself
+    assert (pace.steps, pace.window_part, pace.seconds_left) == (1, 0.75, 10)
 
 
 def test_several_watchers_are_told_in_turn_and_each_sees_the_tensors_of_those_before():

@@ -87,7 +87,7 @@ def stopped(pipe, folder, at=2):
     with pytest.raises(Stop):
         run.resume(pipe, watcher=StopAt(at))
     (steps,) = (folder / "states").iterdir()
-    assert steps.name == "000000-1.steps"
+    assert steps.name == "000000-1.steps" and run.has_steps
     return Run(folder), steps
 
 
@@ -95,7 +95,7 @@ def test_a_joint_run_goes_on_at_the_step_where_it_was_stopped(pipe, tmp_path):
     run, steps = stopped(pipe, tmp_path / "run")
     count, pace = Count(), Pace()
     assert torch.equal(frames_of(run.resume(pipe, watcher=Watchers(count, pace))), called(pipe, **JOINT))
-    assert count.steps == [1, 2] and pace.steps == 2 and not steps.exists()
+    assert count.steps == [1, 2] and pace.steps == 2 and not steps.exists() and not run.has_steps
     assert [path.name for path in (run.path / "states").iterdir()] == ["000000-1.safetensors"]
 
 

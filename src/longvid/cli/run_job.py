@@ -195,7 +195,8 @@ def run_options(output: OutputSettings, arguments: argparse.Namespace) -> RunOpt
 
 def _kept(run: Run) -> str:
     if not run.num_made:
-        return f"no chunk was made yet; go on with `longvid resume {run.path}`"
+        made = "the steps of the whole video so far are kept" if run.has_steps else "no chunk was made yet"
+        return f"{made}; go on with `longvid resume {run.path}`"
     return f"{run.num_made} of {run.num_frames} frames are in {run.path}; go on with `longvid resume {run.path}`"
 
 

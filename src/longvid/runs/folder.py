@@ -64,6 +64,11 @@ class RunFolder:
         mark = f".{hashlib.sha256(repr(list(different)).encode()).hexdigest()[:8]}" if different else ""
         return self.path / STATES / f"{index:06d}-{take}{mark}{STEPS_SUFFIX}"
 
+    def steps_under_way(self, index: int) -> set[Path]:
+        """The files of steps that there are of a chunk's first take, whatever model they are of."""
+        found = (self.path / STATES).glob(f"{index:06d}-1.*")
+        return {path for path in found if path.suffix == STEPS_SUFFIX and not path.is_symlink()}
+
     def files(self, index: int, record: ChunkRecord) -> list[Path]:
         """All files of a chunk."""
         apart = [self.frames(index, record)] if record.frames_sha256 else []
@@ -108,8 +113,7 @@ class RunFolder:
         The steps of the chunk that comes next stay.
         """
         known = {path for index, record in enumerate(manifest.chunks) for path in self.files(index, record)}
-        under_way = (self.path / STATES).glob(f"{len(manifest.chunks):06d}-1.*")
-        known |= {path for path in under_way if path.suffix == STEPS_SUFFIX and not path.is_symlink()}
+        known |= self.steps_under_way(len(manifest.chunks))
         for name in self._rooms:
             _delete(
                 entry for entry in (self.path / name).iterdir() if _OURS.fullmatch(entry.name) and entry not in known

@@ -80,6 +80,11 @@ class Run:
         return self.manifest.num_frames
 
     @property
+    def has_steps(self) -> bool:
+        """Whether steps of a chunk are kept that is under way, where a chunk is a whole video."""
+        return bool(self._folder.steps_under_way(len(self.manifest.chunks)))
+
+    @property
     def num_made(self) -> int:
         """Frames that are on the disk."""
         return self.manifest.num_made

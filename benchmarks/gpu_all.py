@@ -38,6 +38,7 @@ def _job(script: str, name: str, arguments: str, limit_s: int, dry: str = "") ->
 _SHORT = "--steps 2 --windows 2 --repeats 1 --warmup 1"
 _FAST = "--repeats 2 --warmup 1 --dtypes bfloat16"
 _SWITCHES = "--methods streaming-t2v art-v --size 512 --attention native _native_cudnn _native_flash xformers"
+_WHOLE = "--methods harivo enhancer --strategy joint --size 256 --steps 1"
 JOBS = (
     _job("roofline", "roofline", "--dtypes bfloat16 float32", 90, "--repeats 1 --warmup 1 --matrix 64"),
     _job("generate", "streaming-t2v", f"--methods streaming-t2v --sizes 256 --modes eager fast max {_FAST}", 150, _SHORT),
@@ -47,6 +48,7 @@ JOBS = (
     _job("generate", "enhancer", f"--methods enhancer --sizes 720 --modes eager --windows 2 {_FAST} --repeats 1", 120, _SHORT),
     _job("peers", "peers", "--dtype bfloat16 --steps 10 --repeats 3", 60, "--steps 2 --repeats 1"),
     _job("memory", "memory", "--methods streaming-t2v art-v --dtype bfloat16 --windows 2 24", 90, "--windows 1 2 --in-process"),
+    _job("memory", "memory-of-whole-videos", f"{_WHOLE} --dtype bfloat16 --windows 2 12", 75, "--windows 1 2 --in-process"),
     _job("switches", "switches", f"{_SWITCHES} --dtype bfloat16 --repeats 10", 75, "--repeats 1 --warmup 1"),
 )  # fmt: skip
 
@@ -82,7 +84,9 @@ def _run(job: Job, args: argparse.Namespace, over: float) -> bool:
     if args.dry_run:  # later arguments win
         program += [*job.dry, "--models", "toy", "--device", "cpu"]
         program += [f"--dtype{'' if job.script in ('peers', 'memory', 'switches') else 's'}", "float32"]
-        program += {"generate": ["--sizes", "16"], "switches": ["--size", "16"]}.get(job.script, [])
+        program += {"generate": ["--sizes", "16"], "switches": ["--size", "16"], "memory": ["--size", "16"]}.get(
+            job.script, []
+        )
     print(f"== {job.name}: {' '.join(program[1:])}", flush=True)
     begin, limit = time.monotonic(), left if args.dry_run else min(job.limit_s, left)
     environment = {**os.environ, "CXX": "none"} if args.dry_run else None  # compiling toys takes minutes

@@ -21,6 +21,7 @@ from diffusers import (
 
 import tiny
 from longvid import DPMPP2SAncestralScheduler
+from longvid.samplers import frame_steps
 from longvid.samplers.frame_steps import FrameSteps
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of NumPy, inside diffusers
@@ -50,6 +51,21 @@ def test_groups_of_frames_give_the_latents_of_the_whole(kind, seeded):
     whole = sampled(kind(**tiny.BETAS), None, seeded)
     for count in (1, 3, 7):
         torch.testing.assert_close(sampled(kind(**tiny.BETAS), count, seeded), whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_schedulers_of_groups_share_their_tables_and_no_step_writes_to_them(kind, seeded, monkeypatch):
+    scheduler, groups = kind(**tiny.BETAS), []
+    monkeypatch.setattr(
+        frame_steps, "_copy", lambda each, copy=frame_steps._copy: groups.append(copy(each)) or groups[-1]
+    )
+    scheduler.set_timesteps(6)
+    before = {name: value.clone() for name, value in vars(scheduler).items() if isinstance(value, torch.Tensor)}
+    sampled(scheduler, 3, seeded)
+    assert len(groups) == 2 and before.keys() >= {"betas", "alphas_cumprod"}
+    for name, table in before.items():
+        assert all(getattr(group, name) is getattr(scheduler, name) for group in groups) or table.ndim != 1
+        assert torch.equal(getattr(scheduler, name), table)
 
 
 @pytest.mark.parametrize("kind", [EulerAncestralDiscreteScheduler, DDPMScheduler, DPMPP2SAncestralScheduler])

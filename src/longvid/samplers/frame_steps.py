@@ -19,10 +19,10 @@ _FIXED = {"_internal_dict", "config"}
 class FrameSteps:
     r"""Calls a scheduler for a few frames of a video after another, so that its temporaries are those of a few frames.
 
-    Every group of frames has a scheduler of its own, the given one or a copy, so what a scheduler remembers from step
-    to step stays with the frames. The update :math:`x_{t-1} = u(x_t, \epsilon, t)` of a diffusers scheduler acts on
-    every value by itself, so groups change nothing; one with thresholding compares all values of a video, and has one
-    group. Noise that a scheduler draws at a step is drawn group after group.
+    Every group of frames has a scheduler of its own, the given one or a copy that shares its tables, so what a
+    scheduler remembers from step to step stays with the frames. The update :math:`x_{t-1} = u(x_t, \epsilon, t)` of a
+    diffusers scheduler acts on every value by itself, so groups change nothing; one with thresholding compares all
+    values of a video, and has one group. Noise that a scheduler draws at a step is drawn group after group.
 
     Args:
         scheduler: Its timesteps are set.
@@ -44,7 +44,7 @@ class FrameSteps:
         thresholding = bool(scheduler.config.get("thresholding", False))
         size = num_frames if thresholding or frames_per_step is None else frames_per_step
         self.groups = [slice(start, min(start + size, num_frames)) for start in range(0, num_frames, size)]
-        self.schedulers: list[Any] = [scheduler, *(copy.deepcopy(scheduler) for _ in self.groups[1:])]
+        self.schedulers: list[Any] = [scheduler, *(_copy(scheduler) for _ in self.groups[1:])]
         self._empty = empty or (lambda shape, dtype: torch.empty(shape, dtype=dtype))
 
     def begin(self, noise: Tensor) -> Tensor:
@@ -125,6 +125,12 @@ class FrameSteps:
             whole[:, :, group] = part
         assert whole is not None  # there is at least one group
         return whole
+
+
+def _copy(scheduler: Any) -> Any:
+    """A scheduler with a memory of its own, and the same tables of the noise schedule, which no step writes to."""
+    tables = [each for each in vars(scheduler).values() if isinstance(each, (Tensor, np.ndarray)) and each.ndim == 1]
+    return copy.deepcopy(scheduler, {id(table): table for table in tables})
 
 
 def _packed(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

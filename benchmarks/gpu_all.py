@@ -84,9 +84,8 @@ def _run(job: Job, args: argparse.Namespace, over: float) -> bool:
     if args.dry_run:  # later arguments win
         program += [*job.dry, "--models", "toy", "--device", "cpu"]
         program += [f"--dtype{'' if job.script in ('peers', 'memory', 'switches') else 's'}", "float32"]
-        program += {"generate": ["--sizes", "16"], "switches": ["--size", "16"], "memory": ["--size", "16"]}.get(
-            job.script, []
-        )
+        size = {"generate": "--sizes", "switches": "--size", "memory": "--size"}.get(job.script)
+        program += [size, "16"] if size else []
     print(f"== {job.name}: {' '.join(program[1:])}", flush=True)
     begin, limit = time.monotonic(), left if args.dry_run else min(job.limit_s, left)
     environment = {**os.environ, "CXX": "none"} if args.dry_run else None  # compiling toys takes minutes

@@ -80,8 +80,8 @@ def peak(method: str, windows: int, args: argparse.Namespace) -> dict[str, float
 def compared(short: dict[str, float], long: dict[str, float]) -> dict[str, float]:
     """The longest video beside the shortest: ratio of frames and of peaks, and what a further frame costs."""
     frames = long["frames"] - short["frames"]
-    compared = ("frames", "peak MiB", "outside of files MiB", "device MiB")
-    ratios = {key: long[key] / short[key] for key in compared if key in short}
+    figures = ("frames", "peak MiB", "outside of files MiB", "device MiB")
+    ratios = {key: long[key] / short[key] for key in figures if key in short}
     return {
         **ratios,
         "KiB per further frame": (long["peak MiB"] - short["peak MiB"]) * 1024 / frames if frames else 0.0,

@@ -88,6 +88,27 @@ def test_a_consumer_that_leaves_early_keeps_the_steps_and_one_that_takes_all_doe
     assert [chunk.start for chunk in chunks] == [0, 6] and not seen and not path.exists()
 
 
+def test_the_file_holds_the_latents_and_what_the_sampler_remembers_and_no_tables(pipe, seeded, tmp_path):
+    path = tmp_path / "steps"
+    stopped(pipe, seeded, path)
+    latents = 4 * 9 * 4 * 4 * 4
+    assert path.stat().st_size < 3 * latents + 2**15  # two estimates of DPM-Solver++, random state, names
+
+
+def test_a_sampler_that_no_file_can_hold_is_warned_of_and_the_video_is_made(seeded, tmp_path):
+    class Odd(DPMSolverMultistepScheduler):
+        def step(self, *args, **options):
+            self.memory = {1, 2}
+            return super().step(*args, **options)
+
+    pipe = tiny.harivo(scheduler=Odd(**tiny.BETAS))
+    pipe.set_progress_bar_config(disable=True)
+    whole = made(pipe, seeded, control=None)
+    with pytest.warns(UserWarning, match="cannot keep the steps made so far in .*holds a set"):
+        assert torch.equal(made(pipe, seeded, tmp_path / "steps", control=None), whole)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 
 import pytest
@@ -21,7 +22,6 @@ from diffusers import (
 
 import tiny
 from longvid import DPMPP2SAncestralScheduler
-from longvid.samplers import frame_steps
 from longvid.samplers.frame_steps import FrameSteps
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of NumPy, inside diffusers
@@ -36,7 +36,10 @@ SHAPE = (2, 3, 7, 4, 4)
 def sampled(scheduler, frames_per_step, seeded, empty=None, shape=SHAPE):
     """Latents behind six steps under a prediction that depends on what the network sees."""
     scheduler.set_timesteps(6)
-    steps = FrameSteps(scheduler, shape[2], frames_per_step, empty)
+    return walk(FrameSteps(scheduler, shape[2], frames_per_step, empty), scheduler, seeded, shape)
+
+
+def walk(steps, scheduler, seeded, shape=SHAPE):
     latents, generator = steps.begin(torch.randn(shape, generator=seeded())), seeded(1)
     drawn = "generator" in inspect.signature(scheduler.step).parameters
     for timestep in scheduler.timesteps:
@@ -54,18 +57,18 @@ def test_groups_of_frames_give_the_latents_of_the_whole(kind, seeded):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_schedulers_of_groups_share_their_tables_and_no_step_writes_to_them(kind, seeded, monkeypatch):
-    scheduler, groups = kind(**tiny.BETAS), []
-    monkeypatch.setattr(
-        frame_steps, "_copy", lambda each, copy=frame_steps._copy: groups.append(copy(each)) or groups[-1]
-    )
+def test_schedulers_of_groups_share_their_tables_which_no_step_writes_to_and_no_state_repeats(kind, seeded):
+    scheduler = kind(**tiny.BETAS)
     scheduler.set_timesteps(6)
-    before = {name: value.clone() for name, value in vars(scheduler).items() if isinstance(value, torch.Tensor)}
-    sampled(scheduler, 3, seeded)
-    assert len(groups) == 2 and before.keys() >= {"betas", "alphas_cumprod"}
-    for name, table in before.items():
-        assert all(getattr(group, name) is getattr(scheduler, name) for group in groups) or table.ndim != 1
-        assert torch.equal(getattr(scheduler, name), table)
+    tables = {name: value for name, value in vars(scheduler).items() if getattr(value, "ndim", 0) == 1}
+    before = copy.deepcopy(tables)
+    steps = FrameSteps(scheduler, SHAPE[2], 3)
+    walk(steps, scheduler, seeded)
+    assert len(steps.schedulers) == 3 and tables.keys() >= {"betas", "alphas_cumprod", "timesteps"}
+    _, remembered = steps.state()
+    for name, table in tables.items():
+        assert all(getattr(each, name) is table for each in steps.schedulers)
+        assert (table == before[name]).all() and not any(name in values for values in remembered)
 
 
 @pytest.mark.parametrize("kind", [EulerAncestralDiscreteScheduler, DDPMScheduler, DPMPP2SAncestralScheduler])

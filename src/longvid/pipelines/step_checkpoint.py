@@ -18,7 +18,7 @@ from torch import Tensor
 
 from longvid.pipelines.control_frames import ControlFrames
 from longvid.samplers.frame_steps import FrameSteps
-from longvid.video.tensor_file import bytes_of, frames_of, save_tensors
+from longvid.video.tensor_file import frames_of, parts_of, save_tensors
 
 FORMAT, FORMAT_VERSION = "longvid-steps", "1"
 _HELP = ". Name another file, or delete it: all steps are made again then"
@@ -54,19 +54,23 @@ class StepCheckpoint(NoCheckpoint):
         self.path, self.facts = path, facts
 
     def save(self, done: int, latents: Tensor, steps: FrameSteps, generators: Mapping[str, Any]) -> None:
-        """Replace what was kept, in one step; a disk that is full is a warning, and what was kept before stays."""
-        tensors, plain = steps.state()
+        """Replace what was kept, in one step.
+
+        A disk that is full is a warning, and what was kept before stays; so is a sampler that holds what no file can.
+        """
         states = {f"random.{name}.{i}": each.get_state() for name, g in generators.items() for i, each in _each(g)}
-        kept = {"latents": latents, **states, **tensors}
-        metadata = {
-            "format": FORMAT, "format_version": FORMAT_VERSION, "done": str(done), "scheduler": json.dumps(plain),
-            "facts": json.dumps(self.facts, sort_keys=True),
-        }  # fmt: skip
-        metadata["sha256"] = _sum(metadata, kept.items())
         try:
+            tensors, plain = steps.state()
+            kept = {"latents": latents, **states, **tensors}
+            metadata = {
+                "format": FORMAT, "format_version": FORMAT_VERSION, "done": str(done), "scheduler": json.dumps(plain),
+                "facts": json.dumps(self.facts, sort_keys=True),
+            }  # fmt: skip
+            metadata["sha256"] = _sum(metadata, kept.items())
             save_tensors(self.path, kept, metadata)
-        except OSError as error:
-            warnings.warn(f"cannot keep the steps made so far in {self.path}: {error.strerror}", stacklevel=2)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            warnings.warn(f"cannot keep the steps made so far in {self.path}: {why}", stacklevel=2)
 
     def restore(self, latents: Tensor, steps: FrameSteps, generators: Mapping[str, Any]) -> int:
         """Read what was kept into these; give the number of steps that are made, 0 where there is no file.
@@ -187,8 +191,8 @@ def _described(value: Any) -> str:
 
 def _digest(tensor: Tensor) -> str:
     digest = hashlib.sha256(str((tuple(tensor.shape), tensor.dtype)).encode())
-    for row in tensor.detach().flatten(0, 1) if tensor.ndim > 2 else [tensor]:
-        digest.update(bytes_of(row))
+    for part in parts_of(tensor):
+        digest.update(part)
     return digest.hexdigest()
 
 

@@ -6,12 +6,9 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from longvid.video.codec import decode_video, encode_video
-
-_BATCH = 8
 
 
 class WindowFrames:
@@ -68,8 +65,7 @@ class HostFrames(WindowFrames):
     @functools.cached_property
     def pixels(self) -> Tensor:
         """Pixels around [-1, 1], not clamped, (B, 3, F, H, W), on the CPU."""
-        parts = self.latents.split(_BATCH, dim=2)
-        return torch.cat([decode_video(self._vae, part.to(self._device)).cpu() for part in parts], dim=2)
+        return decode_video(self._vae, self.latents.to(self._device)).cpu()
 
     def parts(self) -> Iterator[WindowFrames]:
         """The frames of a part at a time, whose pixels are gone with it."""

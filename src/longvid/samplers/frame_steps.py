@@ -14,6 +14,7 @@ from torch import Tensor
 from .randomized_blending import Empty
 
 _FIXED = {"_internal_dict", "config"}
+_NO_TABLE = object()
 
 
 class FrameSteps:
@@ -44,7 +45,9 @@ class FrameSteps:
         thresholding = bool(scheduler.config.get("thresholding", False))
         size = num_frames if thresholding or frames_per_step is None else frames_per_step
         self.groups = [slice(start, min(start + size, num_frames)) for start in range(0, num_frames, size)]
-        self.schedulers: list[Any] = [scheduler, *(_copy(scheduler) for _ in self.groups[1:])]
+        # tables of the noise schedule, which no step writes to: all groups share them
+        self._tables = {name: value for name, value in vars(scheduler).items() if _is_table(value)}
+        self.schedulers: list[Any] = [scheduler, *(self._copied(scheduler) for _ in self.groups[1:])]
         self._empty = empty or (lambda shape, dtype: torch.empty(shape, dtype=dtype))
 
     def begin(self, noise: Tensor) -> Tensor:
@@ -73,7 +76,7 @@ class FrameSteps:
         )
 
     def state(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-        """All that the schedulers remember: tensors by name, and the rest in the types that JSON knows.
+        """All that the schedulers remember from steps: tensors by name, and the rest in the types that JSON knows.
 
         Raises:
             ValueError: if a scheduler holds something else.
@@ -83,7 +86,7 @@ class FrameSteps:
             {
                 name: _packed(value, f"{number}.{name}", tensors)
                 for name, value in vars(scheduler).items()
-                if name not in _FIXED
+                if name not in _FIXED and value is not self._tables.get(name, _NO_TABLE)
             }
             for number, scheduler in enumerate(self.schedulers)
         ]
@@ -104,11 +107,14 @@ class FrameSteps:
                 f"the state is that of {len(plain)} groups of frames; this video has {len(self.schedulers)}"
             )
         for scheduler, values in zip(self.schedulers, plain, strict=True):
-            known = set(vars(scheduler)) - _FIXED  # some attributes appear with the first step
+            known = set(vars(scheduler)) - _FIXED - set(self._tables)  # some attributes appear with the first step
             if not known <= set(values) or any(name in _FIXED or hasattr(type(scheduler), name) for name in values):
                 raise ValueError(f"the state is not that of a {type(scheduler).__name__}")
             for name, value in values.items():
                 setattr(scheduler, name, _unpacked(value, tensor))
+
+    def _copied(self, scheduler: Any) -> Any:
+        return copy.deepcopy(scheduler, {id(table): table for table in self._tables.values()})
 
     def _parts(self, group: slice, *tensors: Tensor) -> list[Tensor]:
         return [tensor if len(self.groups) == 1 else tensor[:, :, group] for tensor in tensors]
@@ -127,10 +133,8 @@ class FrameSteps:
         return whole
 
 
-def _copy(scheduler: Any) -> Any:
-    """A scheduler with a memory of its own, and the same tables of the noise schedule, which no step writes to."""
-    tables = [each for each in vars(scheduler).values() if isinstance(each, (Tensor, np.ndarray)) and each.ndim == 1]
-    return copy.deepcopy(scheduler, {id(table): table for table in tables})
+def _is_table(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray)) and value.ndim == 1
 
 
 def _packed(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -64,10 +64,15 @@ def frames_of(slice_: object, frames_per_part: int = 16) -> Iterator[tuple[slice
         yield part, slice_[:, :, part]  # type: ignore[index]
 
 
+def parts_of(tensor: Tensor) -> Iterator[bytes]:
+    """The values of a tensor in their order, as bytes, a part at a time; a contiguous one on the CPU is not copied."""
+    for values in tensor.detach().cpu().contiguous().reshape(-1).split(_VALUES):
+        yield bytes_of(values)
+
+
 def _write(file: IO[bytes], tensor: Tensor) -> None:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    for values in flat.split(_VALUES):
-        file.write(bytes_of(values))
+    for part in parts_of(tensor):
+        file.write(part)
 
 
 def bytes_of(tensor: Tensor) -> bytes:

@@ -17,7 +17,15 @@ from longvid.sprites import (
     track,
     vocabulary,
 )
-from longvid.sprites.captions import MOTION_PHRASES, PLACES, SPEED_WORDS, Omissions, place_words, pose_word
+from longvid.sprites.captions import (
+    MOTION_PHRASES,
+    PLACES,
+    SPEED_WORDS,
+    Omissions,
+    grid_words,
+    place_words,
+    pose_word,
+)
 from longvid.sprites.scene import BACKGROUND_COLORS, RADII, SHAPES, SPRITE_COLORS, STYLES, SYMMETRY_DEGREES
 
 
@@ -87,6 +95,27 @@ def test_the_nine_places_tile_the_picture():
     assert place_words(2, 2) == "at the top left" and place_words(62, 62) == "at the bottom right"
     assert place_words(32, 32) == "in the middle" and place_words(2, 32) == "at the left"
     assert place_words(-20, 32) == "at the left" and place_words(90, 32) == "at the right"
+
+
+def test_the_hundred_places_of_the_grid_tile_the_picture():
+    named = {grid_words(x + 0.5, y + 0.5) for x in range(SIZE) for y in range(SIZE)}
+    assert named == {f"at {column} {row}" for column in range(10) for row in range(10)}
+    assert grid_words(1, 63) == "at 0 9" and grid_words(32.1, 6.3) == "at 5 0"
+    assert grid_words(-20, 90) == "at 0 9"
+    scene = sample_scene(3, num_sprites=1)
+    words, grid = caption_frame(scene, 5), caption_frame(scene, 5, places=grid_words)
+    state = track(scene.sprites[0], 1, 5)
+    x, y = state.x.item(), state.y.item()
+    assert words.replace(place_words(x, y), grid_words(x, y)) == grid and set(grid.split()) <= set(vocabulary())
+
+
+def test_a_clips_caption_can_say_where_its_sprites_are_in_a_frame():
+    for index, scene in enumerate(scenes(100)):
+        said, _ = subjects_and_ground(caption_clip(scene, index))
+        parts, _ = subjects_and_ground(caption_clip(scene, index, frame=index % 24))
+        for part, before, sprite in zip(parts, said, scene.sprites, strict=True):
+            state = track(sprite, 1, index % 24)
+            assert part == f"{before} {grid_words(state.x.item(), state.y.item())}"
 
 
 @pytest.mark.parametrize("shape", SHAPES)

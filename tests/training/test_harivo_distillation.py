@@ -1,12 +1,16 @@
 """The distillation of place words into HARIVO's frame tokens."""
 
+import itertools
+import re
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
 
 import tiny
 from longvid.modules import FrameTokenGenerator
-from longvid.sprites import Scene, Sprite
+from longvid.sprites import SIZE, Scene, Sprite, caption_clip
+from longvid.sprites.scene import SPEEDS
 from longvid.training.clip import CLIPRecipe, build_clip, build_tokenizer, tokenize
 from longvid.training.harivo_distillation import (
     DistillationObjective,
@@ -37,17 +41,26 @@ def built(tokens_per_frame=2, **options):
 
 
 @pytest.mark.parametrize(
-    ("motion", "places"),
+    ("motion", "places", "on_grid"),
     [
-        ("right", ("at the left", "in the middle", "at the right")),
-        ("up", ("at the bottom", "in the middle", "at the top")),
+        ("right", ("at the left", "in the middle", "at the right"), "at 5 5"),
+        ("up", ("at the bottom", "in the middle", "at the top"), "at 5 4"),
     ],
 )
-def test_a_frames_caption_says_the_place_on_the_way_and_neither_motion_nor_speed(motion, places):
-    caption = f"a red star moving {motion} quickly on a gray background"
-    made = frame_captions(scene_of(motion, "fast"), caption, [0, 12, 23], 24)
+def test_a_frames_caption_says_the_place_on_the_way_and_neither_motion_nor_speed(motion, places, on_grid):
+    caption = f"a red star moving {motion} slowly on a gray background"
+    made = frame_captions(scene_of(motion, "slow"), caption, [0, 12, 23], 24, "thirds")
     assert made == [f"a red star {place} on a gray background" for place in places]
-    assert frame_captions(scene_of(motion), f"a star moving {motion}", [12], 24) == ["a star in the middle"]
+    assert frame_captions(scene_of(motion), f"a star moving {motion}", [12], 24) == [f"a star {on_grid}"]
+
+
+@pytest.mark.parametrize("speed", ["slow", "normal", "fast"])
+def test_places_on_a_grid_follow_the_speed(speed):
+    scene = scene_of("right", speed)
+    made = frame_captions(scene, caption_clip(scene), range(24), 24)
+    columns = [int(re.fullmatch(r"a red star at (\d) 5 on a gray solid background", text)[1]) for text in made]
+    steps = [(after - before) % 10 for before, after in itertools.pairwise(columns)]
+    assert set(steps) <= {0, 1} and sum(steps) * SIZE / 10 == pytest.approx(23 * SPEEDS[speed], abs=SIZE / 10)
 
 
 def test_a_caption_that_fixes_no_place_stays_as_it_is():

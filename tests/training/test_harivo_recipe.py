@@ -13,6 +13,7 @@ from longvid.cli.train import find_config
 from longvid.modules import HARIVO_BASE_UNET, count_parameters, frame_context
 from longvid.sprites import Scene, Sprite, caption_frame
 from longvid.sprites.motion import track
+from longvid.sprites.scene import SPEEDS
 from longvid.training.clip import CLIPRecipe, build_clip, build_tokenizer, tokenize
 from longvid.training.config import HARIVOSettings, check_harivo
 from longvid.training.draws import draw_timesteps
@@ -21,6 +22,7 @@ from longvid.training.harivo_alignment import AlignmentObjective, alignment_batc
 from longvid.training.harivo_networks import build_networks
 from longvid.training.latents import reverse_time, training_scenes, weights_mark
 from longvid.training.loop import OptimizerOptions, train
+from longvid.training.run_harivo import harivo_scenes
 from longvid.training.unet import loss_weight
 
 FRAMES = 3
@@ -150,7 +152,8 @@ def test_the_rows_of_table_1_add_one_part_after_another():
         assert (recipe.trs.weight > 0, recipe.dc.weight > 0) == (losses, losses), row
         assert (recipe.reg.weight > 0, recipe.networks.mapping_network) == (mapping, mapping), row
         assert (recipe.networks.tokens_per_frame > 0) == tokens, row
-        assert (recipe.alignment.num_steps, recipe.timestep_power, recipe.crossing) == (0, 0, False), row
+        assert (recipe.alignment.num_steps, recipe.timestep_power) == (0, 0), row
+        assert (recipe.ways, recipe.continuing) == ("drawn", 0), row
         assert recipe.call_defaults["mg_scale"] == (40 if row == "mitigating" else 0), row
 
 
@@ -222,16 +225,45 @@ def test_a_crossing_passes_the_middle_of_its_way_half_way_through(motion, speed)
     torch.testing.assert_close(torch.stack([mirrored.x, mirrored.y]).flip(1), torch.stack([path.x, path.y]))
 
 
-def test_a_typical_motion_goes_through_the_middle_whatever_the_row_and_the_speed():
-    paths = []
-    for speed in ("slow", "fast"):
+@pytest.mark.parametrize(
+    ("words", "first", "middle"), [("grid", "at 7 5", "at 5 5"), ("thirds", "at the right", "in the middle")]
+)
+def test_a_typical_motion_goes_through_the_middle_at_its_own_speed(words, first, middle):
+    for speed, pixels in SPEEDS.items():
         path = track(typical(scene_of("left", speed), 25).sprites[0], 25)
-        paths.append(torch.stack([path.x, path.y]))
-    assert torch.equal(*paths) and paths[0][:, 12].tolist() == [32, 32]
-    recipe = recipe_of("num_frames=25", "alignment.places=typical", "alignment.batch_size=3").alignment
-    places = alignment_batches(recipe, [scene_of("left", "slow")], TOKENS, 25)(0)["place_ids"][0]
-    assert TOKENS.decode(places[0], skip_special_tokens=True).strip() == "a red square at the right"
-    assert TOKENS.decode(places[12], skip_special_tokens=True).strip() == "a red square in the middle"
+        assert set(path.y.tolist()) == {32.0} and path.x[12].item() == pytest.approx(32)
+        assert path.x[11].item() == pytest.approx(32 + pixels)
+    settings = (f"alignment.words={words}", "alignment.places=typical", "alignment.batch_size=3")
+    recipe = recipe_of("num_frames=25", *settings).alignment
+    places = alignment_batches(recipe, [scene_of("left", "slow")], TOKENS, 25)(0)
+    assert TOKENS.decode(places["place_ids"][0, 0], skip_special_tokens=True).strip() == f"a red square {first}"
+    assert TOKENS.decode(places["place_ids"][0, 12], skip_special_tokens=True).strip() == f"a red square {middle}"
+    captions = TOKENS.batch_decode(places["input_ids"], skip_special_tokens=True)
+    assert all("slowly" in caption for caption in captions if "moving" in caption)
+
+
+@pytest.mark.parametrize("ways", ["drawn", "crossing", "typical"])
+def test_clips_go_the_way_of_the_recipe_and_those_that_continue_others_as_drawn(ways):
+    settings = recipe_of("num_scenes=40", "continuing=0.25", f"ways={ways}", "num_frames=25", "batch_size=64")
+    drawn, made = training_scenes(40, settings.seed, settings.motions), harivo_scenes(settings)
+    change = {"drawn": lambda scene, _: scene, "crossing": crossing, "typical": typical}[ways]
+    assert made == drawn[:10] + [change(scene, 25) for scene in drawn[10:]]
+    latents = torch.arange(40.0)[:, None, None, None, None].expand(40, 5, 1, 1, 1)
+    batch = harivo_batches(settings, latents, made, TOKENS)(0)
+    assert torch.equal(batch["continuing"], batch["latents"][:, 0, 0, 0, 0] < 10)
+
+
+def test_a_clip_that_continues_another_hears_the_tokens_of_an_empty_text():
+    objective, batches, _ = build(recipe_of("drop_text=0"))
+    seen = []
+    handle = objective.unet.register_forward_pre_hook(lambda _m, args: seen.append(args[2]))
+    batch = batches(0) | {"continuing": torch.tensor([True, *[False] * (len(batches(0)["input_ids"]) - 1)])}
+    objective(batch, torch.Generator().manual_seed(0))
+    handle.remove()
+    text = objective.text_encoder(batch["input_ids"]).last_hidden_state
+    empty = objective.text_encoder(tokenize(TOKENS, [""])).last_hidden_state
+    tokens = torch.cat([objective.frame_tokens(empty), objective.frame_tokens(text[1:])])
+    torch.testing.assert_close(seen[0], frame_context(text, FRAMES, tokens))
 
 
 def test_other_motions_stay_where_they_are():
@@ -310,6 +342,10 @@ def test_the_alignment_needs_one_sprite_alone():
         (["drop_text=2"], r"drop_text is a share of the samples, in \[0, 1\]; got 2"),
         (["scheduler=best"], "scheduler must be one of base, ddim; got 'best'"),
         (["alignment.target=words"], "alignment.target must be one of embeddings, attention; got 'words'"),
+        (["ways=any"], "ways must be one of drawn, crossing, typical; got 'any'"),
+        (["continuing=2"], r"continuing is a share of the clips, in \[0, 1\]; got 2"),
+        (["alignment.words=all"], "alignment.words must be one of thirds, grid; got 'all'"),
+        (["distillation.words=all"], "distillation.words must be one of thirds, grid; got 'all'"),
         (["alignment.places=all"], "alignment.places must be one of clip, typical; got 'all'"),
         (["distillation.pure_noise=2"], r"distillation.pure_noise is a share of the samples, in \[0, 1\]; got 2"),
         (["distillation.frames_per_clip=0"], "distillation.frames_per_clip must be at least 1; got 0"),
@@ -351,7 +387,7 @@ def test_the_papers_recipe_of_harivo_is_the_papers():
 
 
 def test_the_context_of_a_clip_is_its_caption_and_the_tokens_of_its_frames():
-    objective, batches, _ = build(recipe_of("drop_text=0"))
+    objective, batches, _ = build(recipe_of("drop_text=0", "continuing=0"))
     seen = []
     handle = objective.unet.register_forward_pre_hook(lambda _m, args: seen.append(args[2]))
     values(objective, batches)

@@ -12,10 +12,13 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
+import tiny
 from longvid import LongVideoPipeline
 from longvid.cli.main import main
 from longvid.cli.settings import merge_settings
+from longvid.training.config import BaseSettings
 from longvid.training.run import RECIPES
+from longvid.training.workspace import Workspace
 
 SMALL_BASE = [
     "checkpoint_every=1",
@@ -124,6 +127,22 @@ def test_art_v_grows_from_the_base_and_can_be_stopped(base, tmp_path):
     assert video.frames.shape[:2] == (1, 2)
 
 
+def test_the_unet_of_a_base_starts_from_that_inside_of_art_v(base, tmp_path):
+    art_v, words = tmp_path / "art-v", [*SMALL_BASE, "unet.num_steps=1", "unet.optimizer.learning_rate=0"]
+    list(records("art-v", SMALL_ART_V, base=base, output=art_v))
+    list(records("base", [*words, f"unet_from={art_v}"], base=base, output=tmp_path / "taken"))
+    grown, taken = weights(art_v), weights(tmp_path / "taken")
+    unet = {name for name in taken if name.startswith("unet.")}
+    assert unet and all(torch.equal(taken[name], grown[name]) for name in unet)
+    assert any(not torch.equal(taken[name], weights(base)[name]) for name in unet)
+    wrong = {"no-art-v": (base, "unet_from must be an ART-V model"), "large": ("longvid/art-v-tiny", "not grown from")}
+    for folder, (name, problem) in wrong.items():
+        with pytest.raises(ValueError, match=problem):
+            next(records("base", [*words, f"unet_from={name}"], base=base, output=tmp_path / folder))
+    with pytest.raises(ValueError, match="unet_from goes with base"):
+        next(records("base", [*words, f"unet_from={art_v}"], output=tmp_path / "none"))
+
+
 def test_an_art_v_model_is_trained_further_with_the_networks_that_it_has(base, tmp_path):
     first = tmp_path / "first"
     list(records("art-v", SMALL_ART_V, base=base, output=first))
@@ -172,3 +191,14 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):
     assert "did you mean 'base'?" in capsys.readouterr().err
     assert main(["train", "base", "--base", "x", "--output", str(tmp_path / "other")]) == 1
     assert "'x' has no clip" in capsys.readouterr().err
+
+
+def test_what_a_run_has_kept_stays_as_it_is(tmp_path):
+    """Every process keeps; one that comes late must neither overwrite nor skip the others' meeting."""
+    work = Workspace(tmp_path, BaseSettings())
+    first, second = (tiny.unet(cross_attention_dim=width) for width in (8, 16))
+    for unet in (first, second):
+        work.keep("unet", unet=unet)
+    kept = load_file(work.model("unet") / "unet" / "diffusion_pytorch_model.safetensors")
+    assert kept.keys() == first.state_dict().keys()
+    assert all(torch.equal(kept[name], value) for name, value in first.state_dict().items())

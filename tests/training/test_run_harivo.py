@@ -67,7 +67,7 @@ def test_the_run_leaves_a_pipeline_whose_image_model_is_the_base_bit_for_bit(bas
         assert names and all(torch.equal(before[name], after[name]) for name in names)
     pipeline = LongVideoPipeline.from_pretrained(whole)
     assert isinstance(pipeline, HARIVOPipeline) and pipeline.config.window_size == 3
-    assert pipeline.frame_tokens.config.smoothing == 3.0
+    assert pipeline.frame_tokens.config.smoothing == 1.0
     inside = image_view(pipeline.unet).state_dict()
     assert all(torch.equal(before[f"unet.{name}"], value) for name, value in inside.items())
     pipeline.set_progress_bar_config(disable=True)
@@ -129,7 +129,7 @@ def test_own_videos_train_it(clips_folder, tmp_path):
         "distillation.num_steps=0",
         "data.height=32",
         "data.width=32",
-        "crossing=false",
+        "ways=drawn",
     ]
     captions = [path.read_text(encoding="utf-8") for path in clips_folder.glob("*.txt")]
     tokenizer = tokenizer_for(captions)

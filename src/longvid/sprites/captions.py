@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from longvid.sprites.motion import track
@@ -28,6 +29,8 @@ PLACES: tuple[tuple[str, ...], ...] = (
     ("at the bottom left", "at the bottom", "at the bottom right"),
 )
 """Place words of a 3 x 3 grid, row by row from the top."""
+TENTHS = 10
+"""Columns and rows of the grid that `grid_words` counts."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,25 @@ class Omissions:
 COMPLETE = Omissions(0, 0, 0, 0, 0, 0, 0, 0)
 
 
-def caption_clip(scene: Scene, seed: int | None = None, omit: Omissions | None = None) -> str:
+def place_words(x: float, y: float) -> str:
+    """Name of the third of the picture that the point (x, y), in pixels, lies in; places outside go to the border."""
+    column, row = (min(max(int(3 * value / SIZE), 0), 2) for value in (x, y))
+    return PLACES[row][column]
+
+
+def grid_words(x: float, y: float) -> str:
+    """The point (x, y), in pixels, as column and row of a 10 x 10 grid from the top left: "at 0 9" is the bottom left corner."""
+    column, row = (min(max(int(TENTHS * value / SIZE), 0), TENTHS - 1) for value in (x, y))
+    return f"at {column} {row}"
+
+
+def caption_clip(
+    scene: Scene, seed: int | None = None, omit: Omissions | None = None, *, frame: int | None = None
+) -> str:
     """Describe a whole video: "a small red star moving left slowly on a green striped background".
 
     With `seed` None nothing is left out and the article is "a"; otherwise attributes are left out at random as `omit` says.
+    With `frame` it also says where every sprite is then (`grid_words`): "a red star moving left at 3 5".
     """
     rng, omit = random.Random(seed), COMPLETE if seed is None else (omit or Omissions())
     article = "the" if seed is not None and rng.random() < 0.1 else "a"
@@ -62,12 +80,25 @@ def caption_clip(scene: Scene, seed: int | None = None, omit: Omissions | None =
             words.append(MOTION_PHRASES[sprite.motion])
             if sprite.motion != "still" and not _drop(rng, omit.speed):
                 words.append(SPEED_WORDS[sprite.speed])
+        if frame is not None:
+            state = track(sprite, 1, frame)
+            words.append(grid_words(state.x.item(), state.y.item()))
         parts.append(" ".join(word for word in words if word))
     return _with_background(rng, omit, scene, " and ".join(parts))
 
 
-def caption_frame(scene: Scene, frame: int = 0, seed: int | None = None, omit: Omissions | None = None) -> str:
-    """Describe one frame by place and pose: "a red star at the top left on a green striped background"."""
+def caption_frame(
+    scene: Scene,
+    frame: int = 0,
+    seed: int | None = None,
+    omit: Omissions | None = None,
+    *,
+    places: Callable[[float, float], str] = place_words,
+) -> str:
+    """Describe one frame by place and pose: "a red star at the top left on a green striped background".
+
+    `places` says where the point (x, y), in pixels, is: `place_words`, or the finer `grid_words`.
+    """
     rng, omit = random.Random(seed), COMPLETE if seed is None else (omit or Omissions())
     parts = []
     for sprite in scene.sprites:
@@ -76,7 +107,7 @@ def caption_frame(scene: Scene, frame: int = 0, seed: int | None = None, omit: O
         size = "small" if radius < 10.5 else "large" if radius > 13.5 else ""
         words = _subject(rng, omit, "a", "" if _drop(rng, omit.size) else size, sprite)
         if not _drop(rng, omit.motion):
-            words.append(place_words(state.x.item(), state.y.item()))
+            words.append(places(state.x.item(), state.y.item()))
         if pose := pose_word(sprite.shape, angle):
             words.insert(1, pose)
         parts.append(" ".join(word for word in words if word))
@@ -89,12 +120,6 @@ def caption_story(segments: list[Scene], seed: int | None = None) -> list[str]:
     for scene in segments[1:]:
         captions.append(" and ".join(f"the {s.color} {s.shape} {MOTION_PHRASES[s.motion]}" for s in scene.sprites))
     return captions
-
-
-def place_words(x: float, y: float) -> str:
-    """Name of the third of the picture that the point (x, y), in pixels, lies in; places outside go to the border."""
-    column, row = (min(max(int(3 * value / SIZE), 0), 2) for value in (x, y))
-    return PLACES[row][column]
 
 
 def pose_word(shape: str, angle: float) -> str:
@@ -130,7 +155,7 @@ def _drop(rng: random.Random, probability: float) -> bool:
 
 def vocabulary() -> list[str]:
     """Every word the grammar can say, sorted."""
-    words = {"a", "an", "the", "and", "on", "background", "big", "tilted", "shape"}
+    words = {"a", "an", "the", "and", "on", "background", "big", "tilted", "shape", *map(str, range(TENTHS))}
     phrases = [*MOTION_PHRASES.values(), *SPEED_WORDS.values(), *(place for row in PLACES for place in row)]
     from longvid.sprites.scene import BACKGROUND_COLORS, RADII, SHAPES, SPRITE_COLORS, STYLES
 

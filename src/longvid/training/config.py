@@ -10,7 +10,7 @@ from longvid.training.art_v import ARTVRecipe
 from longvid.training.clip import CLIP_FRAMES, CLIPRecipe
 from longvid.training.data import DataOptions
 from longvid.training.harivo import HARIVORecipe
-from longvid.training.harivo_alignment import PLACES, TARGETS
+from longvid.training.harivo_alignment import PLACE_WORDS, PLACES, TARGETS, WAYS
 from longvid.training.unet import UNetRecipe
 from longvid.training.vae import VAERecipe
 
@@ -41,12 +41,15 @@ class BaseSettings:
     Attributes:
         base: A model of this recipe whose UNet is trained further, as a folder or a bundled name: its VAE and CLIP stay as
             they are. null trains all three from nothing.
+        unet_from: An ART-V model grown from such a base, whose UNet is trained further in place of the base's own: what ART-V
+            puts around an image UNet stays behind.
         output: The folder of the model.
         checkpoint_every: Steps between two checkpoints.
         data: Your own videos; without them, the drawn world.
     """
 
     base: str | None = None
+    unet_from: str | None = None
     output: str | None = None
     checkpoint_every: int = 500
     data: DataOptions = field(default_factory=DataOptions)
@@ -109,6 +112,10 @@ def check_base(settings: BaseSettings) -> None:
     check_data(settings.data, 2 ** (len(settings.vae.channels) - 1), max(CLIP_FRAMES) + 1)
     for name, recipe in (("vae", settings.vae), ("clip", settings.clip), ("unet", settings.unet)):
         check_steps(recipe.num_steps, f"{name}.num_steps")
+    if settings.unet_from is not None and settings.base is None:
+        raise ValueError(
+            f"unet_from goes with base, which VAE and CLIP are taken from; got {settings.unet_from!r} alone"
+        )
     if settings.data.path is None and settings.clip.tokenizer is not None:
         raise ValueError(
             "clip.tokenizer goes with your own data: the drawn world's captions have a tokenizer of their own"
@@ -155,6 +162,10 @@ def check_harivo(settings: HARIVOSettings) -> None:
         raise ValueError(f"drop_text is a share of the samples, in [0, 1]; got {settings.drop_text}")
     if settings.timestep_power < 0:
         raise ValueError(f"timestep_power must be at least 0; got {settings.timestep_power}")
+    if settings.ways not in WAYS:
+        raise ValueError(f"ways must be one of {', '.join(WAYS)}; got {settings.ways!r}")
+    if not 0 <= settings.continuing <= 1:
+        raise ValueError(f"continuing is a share of the clips, in [0, 1]; got {settings.continuing}")
     for name in ("trs", "dc", "reg"):
         if getattr(settings, name).weight < 0:
             raise ValueError(f"{name}.weight must be at least 0; got {getattr(settings, name).weight}")
@@ -186,6 +197,8 @@ def _check_alignment(settings: HARIVOSettings) -> None:
     if distillation.timestep_power < 0:
         raise ValueError(f"distillation.timestep_power must be at least 0; got {distillation.timestep_power}")
     for phase, options in (("alignment", alignment), ("distillation", distillation)):
+        if options.words not in PLACE_WORDS:
+            raise ValueError(f"{phase}.words must be one of {', '.join(PLACE_WORDS)}; got {options.words!r}")
         if options.num_steps and settings.data.path is not None:
             raise ValueError(
                 f"the {phase} needs the drawn world, which can say where its sprites are; with your own videos set"

@@ -15,7 +15,7 @@ from longvid.modules import frame_context, image_view
 from longvid.sprites import MOTIONS, Scene, caption_clip
 from longvid.training.clip import tokenize
 from longvid.training.draws import batch_draws, draw_timesteps
-from longvid.training.harivo_alignment import AlignmentOptions
+from longvid.training.harivo_alignment import SPEED_SAID, AlignmentOptions
 from longvid.training.harivo_distillation import DistillationOptions
 from longvid.training.harivo_networks import HARIVONetworks, NetworkOptions
 from longvid.training.latents import reversed_scenes
@@ -65,8 +65,10 @@ class HARIVORecipe:
 
     `timestep_power` draws t with a density that grows as its power, 0 is uniform; for `max_weight` and `min_weight` see
     `unet.loss_weight`; `beta_schedule` and `beta_end` change the image model's noise schedule, None keeps it.
-    `train_frame_tokens` False leaves the generator as the alignment made it. `crossing` True lets the drawn clips of
-    straight motions pass the middle of their way half-way through, see `harivo_alignment.crossing`.
+    `train_frame_tokens` False leaves the generator as the alignment made it. `ways` says where straight motions of the
+    drawn clips go: as "drawn", or as `harivo_alignment.crossing` or `typical` changes them. `continuing` is the share of
+    clips that stay as drawn whatever `ways` says, and whose frame tokens are those of an empty text: what the later windows
+    of a long video hear, if its `continuing_tokens` are "empty".
     """
 
     networks: NetworkOptions = field(
@@ -86,12 +88,13 @@ class HARIVORecipe:
     min_weight: float | None = 0.05
     beta_schedule: str | None = None
     beta_end: float | None = None
-    num_scenes: int = 4000
+    num_scenes: int = 6000
     num_frames: int = 24
     motions: tuple[str, ...] = MOTIONS
-    crossing: bool = True
+    ways: str = "typical"
+    continuing: float = 0.3
     batch_size: int = 4
-    num_steps: int = 2500
+    num_steps: int = 1150
     seed: int = 0
     optimizer: OptimizerOptions = field(
         default_factory=lambda: OptimizerOptions(
@@ -106,7 +109,8 @@ class HARIVOObjective(nn.Module):
     :math:`L_{simple}` is the error of what the scheduler says the UNet predicts, weighted by `unet.loss_weight`; it is
     taken of the whole model only. The queue and the projection of the contrastive loss lie in `contrastive`.
 
-    The batch holds `latents` (B, F, C, h, w) and `input_ids` (B, N) for `text_encoder`.
+    The batch holds `latents` (B, F, C, h, w), `input_ids` (B, N) for `text_encoder`, and may hold `continuing` (B,): clips
+    whose frame tokens are those of an empty text.
     """
 
     null_ids: Tensor
@@ -141,7 +145,7 @@ class HARIVOObjective(nn.Module):
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(clean, noise, t) if velocity else noise  # type: ignore[arg-type]
         mapped = noisy if self.mapping_network is None else self.mapping_network(noisy)
-        tokens = None if self.frame_tokens is None else self.frame_tokens(text)[:, :num_frames]
+        tokens = None if self.frame_tokens is None else self._tokens(text, batch.get("continuing"))[:, :num_frames]
         with observed(self.unet, attention=recipe.trs.weight > 0, hidden=self.contrastive is not None) as seen:
             predicted = self.unet(mapped, t, frame_context(text, num_frames, tokens), return_dict=False)[0]
         error = (predicted - target).square().mean((1, 2, 3, 4))
@@ -182,6 +186,14 @@ class HARIVOObjective(nn.Module):
         steps = self.scheduler.config.num_train_timesteps
         return mapping_regularisation(predicted, image, t, steps, detach=options.detach)
 
+    def _tokens(self, text: Tensor, continuing: Tensor | None) -> Tensor:
+        """The frame tokens of texts; of an empty one, where a clip continues another."""
+        tokens = self.frame_tokens(text)
+        if continuing is None or not continuing.any():
+            return tokens
+        empty = self.frame_tokens(self.text_encoder(self.null_ids[None]).last_hidden_state)
+        return torch.where(continuing[:, None, None, None], empty, tokens)
+
     def _text(self, ids: Tensor, generator: torch.Generator) -> Tensor:
         drop = torch.rand(len(ids), generator=generator, device=ids.device) < self.recipe.drop_text
         with torch.no_grad():
@@ -211,9 +223,11 @@ def build_contrastive(
 def harivo_batches(recipe: HARIVORecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer) -> BatchSource:
     """Micro-batch k: drawn clips as latents out of (N, F, C, h, w), and their captions.
 
-    Half the clips run backwards, where the world has words for it and what they say is not held out of training.
+    Half the clips run backwards, where the world has words for it and what they say is not held out of training. The first
+    clips are the continuing ones, see `HARIVORecipe`.
     """
-    backwards = reversed_scenes(scenes)
+    backwards, continuing = reversed_scenes(scenes), num_continuing(recipe)
+    omit = SPEED_SAID if recipe.ways == "typical" else None
 
     def batch_at(index: int) -> Batch:
         size, draws = recipe.batch_size, batch_draws(recipe.seed, index)
@@ -223,7 +237,16 @@ def harivo_batches(recipe: HARIVORecipe, latents: Tensor, scenes: list[Scene], t
         for row, (clip, flip) in enumerate(zip(clips, flips, strict=True)):
             back = backwards[clip] if flip else None
             videos.append(latents[clip].flip(0) if back else latents[clip])
-            captions.append(caption_clip(back or scenes[clip], index * size + row))
-        return {"latents": torch.stack(videos).float(), "input_ids": tokenize(tokenizer, captions)}
+            captions.append(caption_clip(back or scenes[clip], index * size + row, None if clip < continuing else omit))
+        return {
+            "latents": torch.stack(videos).float(),
+            "input_ids": tokenize(tokenizer, captions),
+            "continuing": torch.tensor([clip < continuing for clip in clips]),
+        }
 
     return batch_at
+
+
+def num_continuing(recipe: HARIVORecipe) -> int:
+    """How many of the recipe's clips, the first ones, continue another."""
+    return round(recipe.continuing * recipe.num_scenes)

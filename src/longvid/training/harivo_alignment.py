@@ -17,7 +17,7 @@ from transformers import CLIPTokenizer
 
 from longvid.modules import FrameTokenGenerator
 from longvid.sprites import Scene, caption_clip, caption_frame
-from longvid.sprites.captions import Omissions
+from longvid.sprites.captions import Omissions, grid_words, place_words
 from longvid.sprites.scene import DIRECTIONS, SIZE
 from longvid.training.clip import tokenize
 from longvid.training.draws import batch_draws
@@ -25,6 +25,11 @@ from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 
 TARGETS = ("embeddings", "attention")
 PLACES = ("clip", "typical")
+WAYS = ("drawn", "crossing", "typical")
+PLACE_WORDS = {"thirds": place_words, "grid": grid_words}
+"""How a frame's caption says where the sprite is: in words for nine places, or as column and row of a 10 x 10 grid."""
+SPEED_SAID = Omissions(speed=0)
+"""Captions of typical motions always say the speed, for on it depends where the sprite is."""
 _NO_BACKGROUND = Omissions(size=0, color=0, shape=0, motion=0, speed=0, background=1)
 
 
@@ -37,17 +42,19 @@ class AlignmentOptions:
         target: "embeddings" is the error of the tokens themselves, "attention" that of the keys and values that the
             frozen cross-attention makes of them.
         places: Which places are to be said: those of the "clip", or "typical" ones, see `typical`.
+        words: How they are said, see `PLACE_WORDS`.
         batch_size: Clips per micro-batch.
     """
 
     num_steps: int = 1000
     target: str = "attention"
     places: str = "typical"
+    words: str = "grid"
     batch_size: int = 16
     seed: int = 0
     optimizer: OptimizerOptions = field(
         default_factory=lambda: OptimizerOptions(
-            learning_rate=2e-3, lr_schedule="cosine", warmup_steps=50, ema_decay=0.0
+            learning_rate=1.2e-2, lr_schedule="cosine", warmup_steps=50, ema_decay=0.0
         )
     )
 
@@ -72,15 +79,14 @@ def crossing(scene: Scene, num_frames: int) -> Scene:
 
 
 def typical(scene: Scene, num_frames: int) -> Scene:
-    """The scene with every straight motion at normal speed through the middle of the picture, half-way through the clip.
+    """The scene with every straight motion through the middle of the picture, half-way through the clip.
 
-    Captions often leave the speed out and never say the row, and tokens that learn all that a caption may mean end up
-    between the words. What they learn from this is one script for every motion.
+    Captions never say the row of a motion to the right, and tokens that learn all that a caption may mean end up between
+    the words. What they learn from this is one script for every motion and speed.
     """
 
     def through_the_middle(sprite: Any) -> Any:
-        middle = {"speed": "normal", "x": SIZE / 2, "y": SIZE / 2}
-        return replace(sprite, **middle) if sprite.motion in DIRECTIONS else sprite
+        return replace(sprite, x=SIZE / 2, y=SIZE / 2) if sprite.motion in DIRECTIONS else sprite
 
     return crossing(replace(scene, sprites=tuple(map(through_the_middle, scene.sprites))), num_frames)
 
@@ -90,7 +96,7 @@ class AlignmentObjective(nn.Module):
 
     .. math:: \frac{\lVert R\,(t_\theta(c) - e) \rVert^2}{\lVert R\,e \rVert^2}
 
-    e are the embeddings of the last K words of "a red star at the top left", the caption of each frame up to its place.
+    e are the embeddings of the last K words of "a red star at 3 5", the caption of each frame up to its place.
     R is the identity or, with the target "attention", the key and value projections of all text layers of the frozen UNet:
     the tokens end in a SiLU and cannot reach values below -0.28, but what is read of them can still be right.
 
@@ -144,23 +150,29 @@ def alignment_batches(
 ) -> BatchSource:
     """Micro-batch k: clip captions of scenes with one sprite, and the captions of all their frames up to the place.
 
+    Typical places are those of straight motions, so with them all clips move straight.
+
     Raises:
-        ValueError: if no scene has one sprite.
+        ValueError: if there is no such scene.
     """
-    scenes = [scene for scene in scenes if len(scene.sprites) == 1]
+    any_motion = options.places == "clip"
+    scenes = [s for s in scenes if len(s.sprites) == 1 and (any_motion or s.sprites[0].motion in DIRECTIONS)]
     if not scenes:
-        raise ValueError("the alignment needs scenes with one sprite; there is none")
+        kind = "one sprite" if any_motion else "one sprite that moves straight"
+        raise ValueError(f"the alignment needs scenes with {kind}; there is none")
 
     @cache
     def places(clip: int) -> Tensor:
         scene = typical(scenes[clip], num_frames) if options.places == "typical" else scenes[clip]
-        captions = [caption_frame(scene, frame, 0, _NO_BACKGROUND) for frame in range(num_frames)]
+        words = PLACE_WORDS[options.words]
+        captions = [caption_frame(scene, frame, 0, _NO_BACKGROUND, places=words) for frame in range(num_frames)]
         return tokenize(tokenizer, captions).to(torch.int32)
 
     def batch_at(index: int) -> Batch:
         size, draws = options.batch_size, batch_draws(options.seed, index)
         chosen = torch.randint(0, len(scenes), (size,), generator=draws).tolist()
-        captions = [caption_clip(scenes[clip], index * size + row) for row, clip in enumerate(chosen)]
+        omit = SPEED_SAID if options.places == "typical" else None
+        captions = [caption_clip(scenes[clip], index * size + row, omit) for row, clip in enumerate(chosen)]
         return {
             "input_ids": tokenize(tokenizer, captions),
             "place_ids": torch.stack([places(clip) for clip in chosen]).long(),

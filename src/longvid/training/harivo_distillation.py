@@ -19,12 +19,12 @@ from transformers import CLIPTokenizer
 from longvid.modules import FrameTokenGenerator
 from longvid.samplers.prediction import to_x0
 from longvid.sprites import Scene, caption_clip
-from longvid.sprites.captions import MOTION_PHRASES, SPEED_WORDS, place_words
+from longvid.sprites.captions import MOTION_PHRASES, SPEED_WORDS
 from longvid.sprites.motion import track
 from longvid.sprites.scene import DIRECTIONS
 from longvid.training.clip import tokenize
 from longvid.training.draws import batch_draws, draw_timesteps
-from longvid.training.harivo_alignment import typical
+from longvid.training.harivo_alignment import PLACE_WORDS, SPEED_SAID, typical
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 from longvid.training.unet import loss_weight
 
@@ -40,31 +40,35 @@ class DistillationOptions:
         drop_text: Share of empty captions, whose tokens learn to change nothing.
         pure_noise: Share of the samples at the highest level of noise, where sampling begins.
         timestep_power: How the other levels are drawn, see `draws.draw_timesteps`.
+        words: How the places are said, see `harivo_alignment.PLACE_WORDS`.
         smoothing: What the tokens are averaged with over the frames when the phase is over, see
             `FrameTokenGenerator`: between two places there are no words, and unsmoothed tokens go from one to the next in
             jumps.
     """
 
-    num_steps: int = 400
+    num_steps: int = 1100
     batch_size: int = 4
     frames_per_clip: int = 8
     drop_text: float = 0.1
     pure_noise: float = 0.3
     timestep_power: float = 8.0
-    smoothing: float = 3.0
+    words: str = "grid"
+    smoothing: float = 1.0
     seed: int = 0
     optimizer: OptimizerOptions = field(
         default_factory=lambda: OptimizerOptions(
-            learning_rate=1e-3, lr_schedule="cosine", warmup_steps=50, ema_decay=0.0
+            learning_rate=3e-3, lr_schedule="cosine", warmup_steps=50, ema_decay=0.0
         )
     )
 
 
-def frame_captions(scene: Scene, caption: str, frames: Sequence[int], num_frames: int) -> list[str]:
+def frame_captions(
+    scene: Scene, caption: str, frames: Sequence[int], num_frames: int, words: str = "grid"
+) -> list[str]:
     """What a clip's caption says of single frames: a straight motion is exchanged for the place on its typical way.
 
-    Of "a red star moving right quickly on a gray background" the first frame is "a red star at the left on a gray
-    background". Captions of other motions, whose places nobody can know, stay as they are.
+    Of "a red star moving right on a gray background" the first of 24 frames is "a red star at 0 5 on a gray background",
+    or "at the left" with the words of the "thirds". Captions of other motions, whose places nobody can know, stay as they are.
     """
     [sprite] = scene.sprites
     if sprite.motion not in DIRECTIONS:
@@ -72,7 +76,8 @@ def frame_captions(scene: Scene, caption: str, frames: Sequence[int], num_frames
     [way] = typical(scene, num_frames).sprites
     path, speeds = track(way, num_frames), "|".join(word for word in SPEED_WORDS.values() if word)
     motion = re.compile(rf"{MOTION_PHRASES[sprite.motion]}( ({speeds}))?")
-    return [motion.sub(place_words(path.x[frame].item(), path.y[frame].item()), caption) for frame in frames]
+    places = (PLACE_WORDS[words](path.x[frame].item(), path.y[frame].item()) for frame in frames)
+    return [motion.sub(place, caption) for place in places]
 
 
 class DistillationObjective(nn.Module):
@@ -155,8 +160,8 @@ def distillation_batches(
         for row, dropped in enumerate((torch.rand(size, generator=draws) < options.drop_text).tolist()):
             among = (alone, straight)[row % 2]
             scene = among[int(torch.randint(0, len(among), (), generator=draws))]
-            captions.append("" if dropped else caption_clip(scene, index * size + row))
-            of_frames += frame_captions(scene, captions[-1], frames[row].tolist(), num_frames)
+            captions.append("" if dropped else caption_clip(scene, index * size + row, SPEED_SAID))
+            of_frames += frame_captions(scene, captions[-1], frames[row].tolist(), num_frames, options.words)
         frame_ids = rearrange(tokenize(tokenizer, of_frames), "(b f) n -> b f n", b=size)
         return {"input_ids": tokenize(tokenizer, captions), "frames": frames, "frame_ids": frame_ids}
 

@@ -60,7 +60,10 @@ def run_base(settings: BaseSettings) -> Iterator[TrainingRecord]:
         yield from _train_clip(work, settings.clip, pixels)
         yield from _train_unet(work, settings)
     else:
-        yield from _train_unet(work, settings, unet=_take_over(work, settings.base))
+        unet = _take_over(work, settings.base)
+        if settings.unet_from is not None:
+            _leave_art_v(unet, settings.unet_from)
+        yield from _train_unet(work, settings, unet=unet)
     work.publish(lambda folder: _assemble(work, folder, settings.unet))
 
 
@@ -188,13 +191,21 @@ def _take_over(work: Workspace, name: str) -> UNet2DConditionModel:
             f"base must be a folder that `longvid train base` wrote, or the bundled name of one; {name!r} has no clip"
         )
     base: Any = load_image_model(name)
-    if work.model("vae") is None:
-        work.keep("vae", vae=base.vae)
-    if work.model("clip") is None:
-        work.keep(
-            "clip", clip=CLIPModel.from_pretrained(folder / "clip", dtype=torch.float32), tokenizer=base.tokenizer
-        )
+    clip: Any = CLIPModel.from_pretrained(folder / "clip", dtype=torch.float32)
+    work.keep("vae", vae=base.vae)
+    work.keep("clip", clip=clip, tokenizer=base.tokenizer)
     return base.unet.train()
+
+
+def _leave_art_v(unet: UNet2DConditionModel, name: str) -> None:
+    """Give an image UNet the weights that it has inside of an ART-V model."""
+    if model_index(name).get("_class_name") != ARTVPipeline.__name__:
+        raise ValueError(f"unet_from must be an ART-V model; got {name!r}")
+    grown, own = ARTVPipeline.from_pretrained(name).unet.state_dict(), unet.state_dict()
+    different = [key for key, value in own.items() if key not in grown or grown[key].shape != value.shape]
+    if different:
+        raise ValueError(f"unet_from {name!r} was not grown from a UNet like the base's: {different[0]} differs")
+    unet.load_state_dict({key: grown[key] for key in own})
 
 
 def _train_unet(

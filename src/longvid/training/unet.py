@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from longvid.sprites import MOTIONS, Scene, caption_clip, caption_frame
+from longvid.sprites.captions import grid_words, place_words
 from longvid.training.clip import tokenize
 from longvid.training.draws import batch_draws
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
@@ -20,6 +21,9 @@ from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 class UNetRecipe:
     """What the UNet looks like and predicts, and how errors weigh; text is dropped now and then.
 
+    `clip_captions` is the share of captions that are those of the frame's clip, `grid_places` the share of the others in
+    which places are columns and rows of a grid (`sprites.captions.grid_words`) instead of words, `moments` the share of clip
+    captions that also say where on the grid the sprite is in the frame.
     `prediction_type` is "epsilon" or "v_prediction"; for `max_weight` and `min_weight` see `loss_weight`, for `beta_end`
     `build_scheduler`.
     """
@@ -37,6 +41,8 @@ class UNetRecipe:
     num_steps: int = 5500
     text_dropout: float = 0.1
     clip_captions: float = 0.35
+    grid_places: float = 0.0
+    moments: float = 0.0
     prediction_type: str = "v_prediction"
     max_weight: float = 5.0
     min_weight: float | None = None
@@ -143,15 +149,18 @@ def unet_batches(recipe: UNetRecipe, latents: Tensor, scenes: list[Scene], token
         draws = batch_draws(recipe.seed, index)
         clip, frame = (torch.randint(0, n, (recipe.batch_size,), generator=draws) for n in latents.shape[:2])
         chance = torch.rand(recipe.batch_size, 2, generator=draws)
+        finer = torch.rand(recipe.batch_size, generator=draws)
         captions = []
         for row in range(recipe.batch_size):
             scene, seed = scenes[clip[row]], index * recipe.batch_size + row
             if chance[row, 0] < recipe.text_dropout:
                 captions.append("")
             elif chance[row, 1] < recipe.clip_captions:
-                captions.append(caption_clip(scene, seed))
+                moment = int(frame[row]) if finer[row] < recipe.moments else None
+                captions.append(caption_clip(scene, seed, frame=moment))
             else:
-                captions.append(caption_frame(scene, int(frame[row]), seed))
+                places = grid_words if finer[row] < recipe.grid_places else place_words
+                captions.append(caption_frame(scene, int(frame[row]), seed, places=places))
         return {"latents": latents[clip, frame].float(), "input_ids": tokenize(tokenizer, captions)}
 
     return batch_at

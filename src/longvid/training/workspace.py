@@ -63,9 +63,12 @@ class Workspace:
         return folder if folder.is_dir() else None
 
     def keep(self, stage: str, **parts: Any) -> None:
-        """Save the model of a stage, each part in a folder of its name; with that the stage is done."""
+        """Save the model of a stage, each part in a folder of its name; with that the stage is done.
+
+        Every process has to call it. A model that lies there already stays.
+        """
         folder = self.root / stage / "model"
-        if self.process.is_main_process:
+        if self.process.is_main_process and not folder.is_dir():
             partial = folder.with_name("model-partial")
             shutil.rmtree(partial, ignore_errors=True)
             for name, part in parts.items():

@@ -145,7 +145,7 @@ class HARIVOObjective(nn.Module):
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(clean, noise, t) if velocity else noise  # type: ignore[arg-type]
         mapped = noisy if self.mapping_network is None else self.mapping_network(noisy)
-        tokens = None if self.frame_tokens is None else self._tokens(text, batch.get("continuing"))[:, :num_frames]
+        tokens = self._tokens(text, batch.get("continuing"), num_frames)
         with observed(self.unet, attention=recipe.trs.weight > 0, hidden=self.contrastive is not None) as seen:
             predicted = self.unet(mapped, t, frame_context(text, num_frames, tokens), return_dict=False)[0]
         error = (predicted - target).square().mean((1, 2, 3, 4))
@@ -186,13 +186,15 @@ class HARIVOObjective(nn.Module):
         steps = self.scheduler.config.num_train_timesteps
         return mapping_regularisation(predicted, image, t, steps, detach=options.detach)
 
-    def _tokens(self, text: Tensor, continuing: Tensor | None) -> Tensor:
-        """The frame tokens of texts; of an empty one, where a clip continues another."""
+    def _tokens(self, text: Tensor, continuing: Tensor | None, num_frames: int) -> Tensor | None:
+        """The frame tokens of texts, if there are any; of an empty one, where a clip continues another."""
+        if self.frame_tokens is None:
+            return None
         tokens = self.frame_tokens(text)
-        if continuing is None or not continuing.any():
-            return tokens
-        empty = self.frame_tokens(self.text_encoder(self.null_ids[None]).last_hidden_state)
-        return torch.where(continuing[:, None, None, None], empty, tokens)
+        if continuing is not None and continuing.any():
+            empty = self.frame_tokens(self.text_encoder(self.null_ids[None]).last_hidden_state)
+            tokens = torch.where(continuing[:, None, None, None], empty, tokens)
+        return tokens[:, :num_frames]
 
     def _text(self, ids: Tensor, generator: torch.Generator) -> Tensor:
         drop = torch.rand(len(ids), generator=generator, device=ids.device) < self.recipe.drop_text

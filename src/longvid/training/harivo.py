@@ -66,9 +66,9 @@ class HARIVORecipe:
     `timestep_power` draws t with a density that grows as its power, 0 is uniform; for `max_weight` and `min_weight` see
     `unet.loss_weight`; `beta_schedule` and `beta_end` change the image model's noise schedule, None keeps it.
     `train_frame_tokens` False leaves the generator as the alignment made it. `ways` says where straight motions of the
-    drawn clips go: as "drawn", or as `harivo_alignment.crossing` or `typical` changes them. `continuing` is the share of
-    clips that stay as drawn whatever `ways` says, and whose frame tokens are those of an empty text: what the later windows
-    of a long video hear, if its `continuing_tokens` are "empty".
+    drawn clips go, see `harivo_alignment.WAYS`. `continuing` is the share of drawn clips that stay as they are whatever `ways`
+    says, and whose frame tokens are those of an empty text: what the later windows of a long video hear, if its
+    `continuing_tokens` are "empty". Neither changes your own clips.
     """
 
     networks: NetworkOptions = field(

@@ -7,6 +7,7 @@ the noisy video itself shows the direction. So they are first taught to be the e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -25,7 +26,6 @@ from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 
 TARGETS = ("embeddings", "attention")
 PLACES = ("clip", "typical")
-WAYS = ("drawn", "crossing", "typical")
 PLACE_WORDS = {"thirds": place_words, "grid": grid_words}
 """How a frame's caption says where the sprite is: in words for nine places, or as column and row of a 10 x 10 grid."""
 SPEED_SAID = Omissions(speed=0)
@@ -89,6 +89,14 @@ def typical(scene: Scene, num_frames: int) -> Scene:
         return replace(sprite, x=SIZE / 2, y=SIZE / 2) if sprite.motion in DIRECTIONS else sprite
 
     return crossing(replace(scene, sprites=tuple(map(through_the_middle, scene.sprites))), num_frames)
+
+
+WAYS: dict[str, Callable[[Scene, int], Scene]] = {
+    "drawn": lambda scene, num_frames: scene,
+    "crossing": crossing,
+    "typical": typical,
+}
+"""Where straight motions of clips of so many frames go."""
 
 
 class AlignmentObjective(nn.Module):

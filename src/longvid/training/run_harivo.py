@@ -21,7 +21,7 @@ from longvid.training import captioned
 from longvid.training.clip import max_tokens, tokenize
 from longvid.training.config import HARIVOSettings, check_harivo
 from longvid.training.harivo import HARIVOObjective, HARIVORecipe, harivo_batches, num_continuing
-from longvid.training.harivo_alignment import AlignmentObjective, alignment_batches, crossing, typical
+from longvid.training.harivo_alignment import WAYS, AlignmentObjective, alignment_batches
 from longvid.training.harivo_distillation import DistillationObjective, distillation_batches
 from longvid.training.harivo_networks import HARIVONetworks, build_networks
 from longvid.training.latent_sources import drawn_latents, own_latents
@@ -78,9 +78,8 @@ def changed_schedule(scheduler: Any, recipe: HARIVORecipe) -> dict[str, Any]:
 def harivo_scenes(recipe: HARIVORecipe) -> list[Scene]:
     """The scenes of the drawn world that the recipe asks for."""
     scenes = training_scenes(recipe.num_scenes, recipe.seed, tuple(recipe.motions))
-    changed = {"drawn": lambda scene, _: scene, "crossing": crossing, "typical": typical}[recipe.ways]
     first = num_continuing(recipe)
-    return scenes[:first] + [changed(scene, recipe.num_frames) for scene in scenes[first:]]
+    return scenes[:first] + [WAYS[recipe.ways](scene, recipe.num_frames) for scene in scenes[first:]]
 
 
 def _trained(settings: HARIVOSettings) -> HARIVOPipeline | None:

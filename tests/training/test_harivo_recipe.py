@@ -12,18 +12,17 @@ from longvid.cli.settings import merge_settings
 from longvid.cli.train import find_config
 from longvid.modules import HARIVO_BASE_UNET, count_parameters, frame_context
 from longvid.sprites import Scene, Sprite, caption_frame
-from longvid.sprites.motion import track
-from longvid.sprites.scene import SPEEDS
 from longvid.training.clip import CLIPRecipe, build_clip, build_tokenizer, tokenize
 from longvid.training.config import HARIVOSettings, check_harivo
 from longvid.training.draws import draw_timesteps
 from longvid.training.harivo import HARIVOObjective, HARIVORecipe, build_contrastive, harivo_batches
-from longvid.training.harivo_alignment import AlignmentObjective, alignment_batches, crossing, text_reader, typical
+from longvid.training.harivo_alignment import AlignmentObjective, alignment_batches, text_reader
 from longvid.training.harivo_networks import build_networks
-from longvid.training.latents import reverse_time, training_scenes, weights_mark
+from longvid.training.latents import training_scenes, weights_mark
 from longvid.training.loop import OptimizerOptions, train
 from longvid.training.run_harivo import harivo_scenes
 from longvid.training.unet import loss_weight
+from longvid.training.ways import crossing, typical
 
 FRAMES = 3
 TOKENS = build_tokenizer()
@@ -213,26 +212,10 @@ def scene_of(motion, speed="normal", **changes):
     return Scene("gray", "solid", (Sprite("square", "red", "medium", motion, speed, 11.0, 34.0, **changes),))
 
 
-@pytest.mark.parametrize("speed", ["slow", "fast"])
-@pytest.mark.parametrize("motion", ["left", "right", "up", "down"])
-def test_a_crossing_passes_the_middle_of_its_way_half_way_through(motion, speed):
-    path = track(crossing(scene_of(motion, speed), 25).sprites[0], 25)
-    along, across = (path.x, path.y) if motion in ("left", "right") else (path.y, path.x)
-    assert along[12].item() == pytest.approx(32, abs=1e-4)
-    assert set(across.tolist()) == {34.0 if motion in ("left", "right") else 11.0}
-    backwards = crossing(reverse_time(scene_of(motion, speed)), 25).sprites[0]
-    mirrored = track(backwards, 25)
-    torch.testing.assert_close(torch.stack([mirrored.x, mirrored.y]).flip(1), torch.stack([path.x, path.y]))
-
-
 @pytest.mark.parametrize(
     ("words", "first", "middle"), [("grid", "at 7 5", "at 5 5"), ("thirds", "at the right", "in the middle")]
 )
-def test_a_typical_motion_goes_through_the_middle_at_its_own_speed(words, first, middle):
-    for speed, pixels in SPEEDS.items():
-        path = track(typical(scene_of("left", speed), 25).sprites[0], 25)
-        assert set(path.y.tolist()) == {32.0} and path.x[12].item() == pytest.approx(32)
-        assert path.x[11].item() == pytest.approx(32 + pixels)
+def test_the_tokens_of_a_typical_motion_are_to_say_its_places(words, first, middle):
     settings = (f"alignment.words={words}", "alignment.places=typical", "alignment.batch_size=3")
     recipe = recipe_of("num_frames=25", *settings).alignment
     places = alignment_batches(recipe, [scene_of("left", "slow")], TOKENS, 25)(0)
@@ -264,11 +247,6 @@ def test_a_clip_that_continues_another_hears_the_tokens_of_an_empty_text():
     empty = objective.text_encoder(tokenize(TOKENS, [""])).last_hidden_state
     tokens = torch.cat([objective.frame_tokens(empty), objective.frame_tokens(text[1:])])
     torch.testing.assert_close(seen[0], frame_context(text, FRAMES, tokens))
-
-
-def test_other_motions_stay_where_they_are():
-    for motion in ("bouncing", "circling", "still"):
-        assert crossing(scene_of(motion), 24) == scene_of(motion)
 
 
 def test_drawn_clips_come_whole_and_half_of_them_backwards():

@@ -246,6 +246,8 @@ def test_the_shipped_configs_fit_their_recipes(name):
         ("video-base", ["num_frames=9", "clip_frames=5"], "num_frames must be from 1 to clip_frames, 5; got 9"),
         ("video-base", ["timestep_power=-1"], "timestep_power must be at least 0; got -1"),
         ("video-base", ["motions=[flying]"], "got flying"),
+        ("video-base", ["ways=any"], "ways must be one of drawn, crossing, typical; got 'any'"),
+        ("video-base", ["as_drawn=2"], r"as_drawn is a share of the samples, in \[0, 1\]; got 2"),
         ("streaming-t2v", ["overlap=16"], "overlap must be from 1 to chunk_size - 1, 15; got 16"),
         ("streaming-t2v", ["cam.num_steps=0", "apm.num_steps=0"], "nothing would be trained"),
         ("streaming-t2v", ["drop_text=0.6", "drop_both=0.6"], "they add up to"),

@@ -10,9 +10,10 @@ from longvid.training.art_v import ARTVRecipe
 from longvid.training.clip import CLIP_FRAMES, CLIPRecipe
 from longvid.training.data import DataOptions
 from longvid.training.harivo import HARIVORecipe
-from longvid.training.harivo_alignment import PLACE_WORDS, PLACES, TARGETS, WAYS
+from longvid.training.harivo_alignment import PLACE_WORDS, PLACES, TARGETS
 from longvid.training.unet import UNetRecipe
 from longvid.training.vae import VAERecipe
+from longvid.training.ways import check_ways
 
 SCHEDULERS = ("base", "dpmpp_2s_ancestral")
 HARIVO_SCHEDULERS = ("base", "ddim")
@@ -162,8 +163,7 @@ def check_harivo(settings: HARIVOSettings) -> None:
         raise ValueError(f"drop_text is a share of the samples, in [0, 1]; got {settings.drop_text}")
     if settings.timestep_power < 0:
         raise ValueError(f"timestep_power must be at least 0; got {settings.timestep_power}")
-    if settings.ways not in WAYS:
-        raise ValueError(f"ways must be one of {', '.join(WAYS)}; got {settings.ways!r}")
+    check_ways(settings.ways)
     if not 0 <= settings.continuing <= 1:
         raise ValueError(f"continuing is a share of the clips, in [0, 1]; got {settings.continuing}")
     for name in ("trs", "dc", "reg"):

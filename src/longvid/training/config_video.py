@@ -10,6 +10,7 @@ from longvid.training.config import check_data, check_steps
 from longvid.training.data import DataOptions
 from longvid.training.streaming_t2v import StreamingT2VRecipe
 from longvid.training.video_base import VideoBaseRecipe
+from longvid.training.ways import check_ways
 
 CONTEXTS = ("pixels", "latents")
 STREAMING_CALL_DEFAULTS: dict[str, Any] = {"num_inference_steps": 10, "guidance_scale": 1.5, "num_frames": 64}
@@ -76,7 +77,8 @@ def check_video_base(settings: VideoBaseSettings) -> None:
         )
     if not 1 <= settings.num_frames <= settings.clip_frames:
         raise ValueError(f"num_frames must be from 1 to clip_frames, {settings.clip_frames}; got {settings.num_frames}")
-    _check_shares(settings, "drop_text")
+    check_ways(settings.ways)
+    _check_shares(settings, "drop_text", "as_drawn")
 
 
 def check_streaming_t2v(settings: StreamingT2VSettings) -> None:

@@ -15,13 +15,14 @@ from longvid.modules import frame_context, image_view
 from longvid.sprites import MOTIONS, Scene, caption_clip
 from longvid.training.clip import tokenize
 from longvid.training.draws import batch_draws, draw_timesteps
-from longvid.training.harivo_alignment import SPEED_SAID, AlignmentOptions
+from longvid.training.harivo_alignment import AlignmentOptions
 from longvid.training.harivo_distillation import DistillationOptions
 from longvid.training.harivo_networks import HARIVONetworks, NetworkOptions
 from longvid.training.latents import reversed_scenes
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 from longvid.training.losses import ContrastiveLoss, mapping_regularisation, observed, temporal_attention_loss
 from longvid.training.unet import loss_weight
+from longvid.training.ways import SPEED_SAID
 
 
 @dataclass
@@ -66,7 +67,7 @@ class HARIVORecipe:
     `timestep_power` draws t with a density that grows as its power, 0 is uniform; for `max_weight` and `min_weight` see
     `unet.loss_weight`; `beta_schedule` and `beta_end` change the image model's noise schedule, None keeps it.
     `train_frame_tokens` False leaves the generator as the alignment made it. `ways` says where straight motions of the
-    drawn clips go, see `harivo_alignment.WAYS`. `continuing` is the share of drawn clips that stay as they are whatever `ways`
+    drawn clips go, see `ways.WAYS`. `continuing` is the share of drawn clips that stay as they are whatever `ways`
     says, and whose frame tokens are those of an empty text: what the later windows of a long video hear, if its
     `continuing_tokens` are "empty". Neither changes your own clips.
     """

@@ -7,8 +7,7 @@ the noisy video itself shows the direction. So they are first taught to be the e
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -19,17 +18,16 @@ from transformers import CLIPTokenizer
 from longvid.modules import FrameTokenGenerator
 from longvid.sprites import Scene, caption_clip, caption_frame
 from longvid.sprites.captions import Omissions, grid_words, place_words
-from longvid.sprites.scene import DIRECTIONS, SIZE
+from longvid.sprites.scene import DIRECTIONS
 from longvid.training.clip import tokenize
 from longvid.training.draws import batch_draws
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
+from longvid.training.ways import SPEED_SAID, typical
 
 TARGETS = ("embeddings", "attention")
 PLACES = ("clip", "typical")
 PLACE_WORDS = {"thirds": place_words, "grid": grid_words}
 """How a frame's caption says where the sprite is: in words for nine places, or as column and row of a 10 x 10 grid."""
-SPEED_SAID = Omissions(speed=0)
-"""Captions of typical motions always say the speed, for on it depends where the sprite is."""
 _NO_BACKGROUND = Omissions(size=0, color=0, shape=0, motion=0, speed=0, background=1)
 
 
@@ -41,7 +39,7 @@ class AlignmentOptions:
         num_steps: Steps of the phase; 0, as in the paper, leaves it out.
         target: "embeddings" is the error of the tokens themselves, "attention" that of the keys and values that the
             frozen cross-attention makes of them.
-        places: Which places are to be said: those of the "clip", or "typical" ones, see `typical`.
+        places: Which places are to be said: those of the "clip", or "typical" ones, see `ways.typical`.
         words: How they are said, see `PLACE_WORDS`.
         batch_size: Clips per micro-batch.
     """
@@ -57,46 +55,6 @@ class AlignmentOptions:
             learning_rate=1.2e-2, lr_schedule="cosine", warmup_steps=50, ema_decay=0.0
         )
     )
-
-
-def crossing(scene: Scene, num_frames: int) -> Scene:
-    """The scene with every straight motion shifted along its way, so that it passes the middle of it half-way through.
-
-    A caption says the direction and not the start. If every start is as likely as any other, all that a direction says
-    about the place in a frame is nothing, and tokens made from the caption cannot learn it; with a common half-way point
-    they can. Where the sprite is across its way stays as it was.
-    """
-
-    def shifted(sprite: Any) -> Any:
-        if sprite.motion not in DIRECTIONS:
-            return sprite
-        way = sprite.pixels_per_frame * (num_frames - 1) / 2
-        dx, dy = DIRECTIONS[sprite.motion]
-        return replace(sprite, x=(SIZE / 2 - dx * way) % SIZE if dx else sprite.x,
-                       y=(SIZE / 2 - dy * way) % SIZE if dy else sprite.y)  # fmt: skip
-
-    return replace(scene, sprites=tuple(shifted(sprite) for sprite in scene.sprites))
-
-
-def typical(scene: Scene, num_frames: int) -> Scene:
-    """The scene with every straight motion through the middle of the picture, half-way through the clip.
-
-    Captions never say the row of a motion to the right, and tokens that learn all that a caption may mean end up between
-    the words. What they learn from this is one script for every motion and speed.
-    """
-
-    def through_the_middle(sprite: Any) -> Any:
-        return replace(sprite, x=SIZE / 2, y=SIZE / 2) if sprite.motion in DIRECTIONS else sprite
-
-    return crossing(replace(scene, sprites=tuple(map(through_the_middle, scene.sprites))), num_frames)
-
-
-WAYS: dict[str, Callable[[Scene, int], Scene]] = {
-    "drawn": lambda scene, num_frames: scene,
-    "crossing": crossing,
-    "typical": typical,
-}
-"""Where straight motions of clips of so many frames go."""
 
 
 class AlignmentObjective(nn.Module):

@@ -24,9 +24,10 @@ from longvid.sprites.motion import track
 from longvid.sprites.scene import DIRECTIONS
 from longvid.training.clip import tokenize
 from longvid.training.draws import batch_draws, draw_timesteps
-from longvid.training.harivo_alignment import PLACE_WORDS, SPEED_SAID, typical
+from longvid.training.harivo_alignment import PLACE_WORDS
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 from longvid.training.unet import loss_weight
+from longvid.training.ways import SPEED_SAID, typical
 
 
 @dataclass

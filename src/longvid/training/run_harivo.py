@@ -21,12 +21,13 @@ from longvid.training import captioned
 from longvid.training.clip import max_tokens, tokenize
 from longvid.training.config import HARIVOSettings, check_harivo
 from longvid.training.harivo import HARIVOObjective, HARIVORecipe, harivo_batches, num_continuing
-from longvid.training.harivo_alignment import WAYS, AlignmentObjective, alignment_batches
+from longvid.training.harivo_alignment import AlignmentObjective, alignment_batches
 from longvid.training.harivo_distillation import DistillationObjective, distillation_batches
 from longvid.training.harivo_networks import HARIVONetworks, build_networks
 from longvid.training.latent_sources import drawn_latents, own_latents
 from longvid.training.latents import training_scenes
 from longvid.training.loop import BatchSource, TrainingRecord
+from longvid.training.ways import on_their_ways
 from longvid.training.workspace import Workspace
 
 
@@ -78,8 +79,7 @@ def changed_schedule(scheduler: Any, recipe: HARIVORecipe) -> dict[str, Any]:
 def harivo_scenes(recipe: HARIVORecipe) -> list[Scene]:
     """The scenes of the drawn world that the recipe asks for."""
     scenes = training_scenes(recipe.num_scenes, recipe.seed, tuple(recipe.motions))
-    first = num_continuing(recipe)
-    return scenes[:first] + [WAYS[recipe.ways](scene, recipe.num_frames) for scene in scenes[first:]]
+    return on_their_ways(scenes, recipe.ways, recipe.num_frames, num_continuing(recipe))
 
 
 def _trained(settings: HARIVOSettings) -> HARIVOPipeline | None:

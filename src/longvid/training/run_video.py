@@ -34,7 +34,7 @@ from longvid.training.streaming_t2v import (
     train_memories,
     wake,
 )
-from longvid.training.video_base import VideoObjective, build_video_unet, drawn_clips
+from longvid.training.video_base import VideoObjective, build_video_unet, drawn_clips, video_base_scenes
 from longvid.training.workspace import Workspace
 
 VIDEO_UNETS = ("UNet3DConditionModel", "VideoUNet")
@@ -57,7 +57,8 @@ def run_video_base(settings: VideoBaseSettings) -> Iterator[TrainingRecord]:
     torch.manual_seed(settings.seed)
     base, unet = _video_unet(settings)
     if settings.data.path is None:
-        latents, scenes = drawn_latents(work, base.vae, settings, num_frames=settings.clip_frames)
+        scenes = video_base_scenes(settings)
+        latents, _ = drawn_latents(work, base.vae, settings, scenes, num_frames=settings.clip_frames)
         batches = drawn_clips(settings, latents, scenes, base.tokenizer)
     else:
         store = yield from own_latents(work, settings.data, base.vae, base.tokenizer)

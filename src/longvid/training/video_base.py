@@ -15,9 +15,10 @@ from longvid.modules.unet import VideoUNet
 from longvid.sprites import MOTIONS, Scene, caption_clip
 from longvid.training.clip import tokenize
 from longvid.training.draws import batch_draws, draw_timesteps
-from longvid.training.latents import reversed_scenes
+from longvid.training.latents import reversed_scenes, training_scenes
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 from longvid.training.unet import loss_weight
+from longvid.training.ways import SPEED_SAID, on_their_ways
 
 
 @dataclass
@@ -26,7 +27,9 @@ class VideoBaseRecipe:
 
     `channels` None inflates the UNet of the image model; widths build a UNet of their own, with `layers_per_block`,
     `head_dim` and `norm_groups`. `clip_frames` are drawn of every scene, `num_frames` of them are a sample. For
-    `max_weight` and `min_weight` see `unet.loss_weight`, for `timestep_power` `draws.draw_timesteps`.
+    `max_weight` and `min_weight` see `unet.loss_weight`, for `timestep_power` `draws.draw_timesteps`. `ways` says where
+    straight motions of the drawn clips go, see `ways.WAYS`; `as_drawn` is the share of clips that stay as they are whatever
+    it says. Neither changes your own clips.
     """
 
     channels: tuple[int, ...] | None = None
@@ -41,6 +44,8 @@ class VideoBaseRecipe:
     num_scenes: int = 5000
     clip_frames: int = 32
     motions: tuple[str, ...] = MOTIONS
+    ways: str = "drawn"
+    as_drawn: float = 0.0
     batch_size: int = 4
     num_steps: int = 1000
     seed: int = 0
@@ -126,13 +131,21 @@ def weighted_error(
     return {"loss": (error * weight).mean(), "error": error.mean()}
 
 
+def video_base_scenes(recipe: VideoBaseRecipe) -> list[Scene]:
+    """The scenes of the drawn world that the recipe asks for."""
+    scenes = training_scenes(recipe.num_scenes, recipe.seed, tuple(recipe.motions))
+    return on_their_ways(scenes, recipe.ways, recipe.clip_frames, _num_as_drawn(recipe))
+
+
 def drawn_clips(recipe: VideoBaseRecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer) -> BatchSource:
     """Micro-batch k: stretches of `num_frames` out of the latents (N, F, C, h, w) of drawn clips, with their captions.
 
-    Half the clips run backwards, where the world has words for it and what they say is not held out of training.
+    Half the clips run backwards, where the world has words for it and what they say is not held out of training. The first
+    clips are those that stay as drawn, see `VideoBaseRecipe`.
     """
     num_clips, clip_frames = latents.shape[:2]
-    backwards = reversed_scenes(scenes)
+    backwards, as_drawn = reversed_scenes(scenes), _num_as_drawn(recipe)
+    omit = SPEED_SAID if recipe.ways == "typical" else None
 
     def batch_at(index: int) -> Batch:
         draws = batch_draws(recipe.seed, index)
@@ -144,7 +157,12 @@ def drawn_clips(recipe: VideoBaseRecipe, latents: Tensor, scenes: list[Scene], t
             back = backwards[clip] if flip else None
             frames = latents[clip, start : start + recipe.num_frames].float()
             stretches.append(frames if back is None else frames.flip(0))
-            captions.append(caption_clip(back or scenes[clip], index * recipe.batch_size + row))
+            seed = index * recipe.batch_size + row
+            captions.append(caption_clip(back or scenes[clip], seed, None if clip < as_drawn else omit))
         return {"latents": torch.stack(stretches).transpose(1, 2), "input_ids": tokenize(tokenizer, captions)}
 
     return batch_at
+
+
+def _num_as_drawn(recipe: VideoBaseRecipe) -> int:
+    return round(recipe.as_drawn * recipe.num_scenes)

@@ -1,4 +1,4 @@
-"""At which level of noise a video's motion is decided: `python tools/motion_by_step.py MODEL [--clips 8] [--frames 24]`.
+"""At which level of noise a video's motion is decided: `python tools/motion_by_step.py MODEL`.
 
 Makes videos of straight motions that training may have drawn, one direction as often as another, and after every step of the
 sampler reads the sprite out of the clean estimate. A line per step says the timestep, its signal-to-noise ratio, in how many
@@ -39,12 +39,13 @@ def main() -> None:
     options.add_argument("model")
     options.add_argument("--clips", type=int, default=8)
     options.add_argument("--frames", type=int, default=24)
+    options.add_argument("--mg-scale", type=float, help="of HARIVO, instead of what the model recommends")
     args = options.parse_args()
     pipe = LongVideoPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
-    scenes = straight_scenes(args.clips)
+    scenes, extra = straight_scenes(args.clips), {} if args.mg_scale is None else {"mg_scale": args.mg_scale}
     print("t", "SNR", "direction", "px off", sep="\t")
-    for timestep, ratio, latents in clean_estimates(pipe, scenes, args.frames):
+    for timestep, ratio, latents in clean_estimates(pipe, scenes, args.frames, **extra):
         right, distance = evenness((decode_video(pipe.vae, latents) + 1) / 2, scenes)
         print(timestep, f"{ratio:.4f}", f"{right}/{len(scenes)}", f"{distance:.2f}", sep="\t", flush=True)
 
@@ -58,13 +59,13 @@ def straight_scenes(count: int) -> list[Scene]:
     return [scene for turn in zip(*kinds, strict=False) for scene in turn][:count]
 
 
-def clean_estimates(pipe: Any, scenes: list[Scene], num_frames: int) -> Estimates:
+def clean_estimates(pipe: Any, scenes: list[Scene], num_frames: int, **options: Any) -> Estimates:
     """Timestep, signal-to-noise ratio and clean estimate (B, C, F, h, w) of every step of one call."""
     seen: Estimates = []
     with watched(pipe.scheduler, seen):
         captions = [caption_clip(scene, 0, SPEED_SAID) for scene in scenes]
         generators = [torch.Generator().manual_seed(seed) for seed in range(len(scenes))]
-        pipe(captions, num_frames=num_frames, generator=generators, output_type="latent")
+        pipe(captions, num_frames=num_frames, generator=generators, output_type="latent", **options)
     return seen
 
 

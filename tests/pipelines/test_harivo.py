@@ -97,7 +97,7 @@ def test_pixels_of_a_joint_video_are_those_of_its_latents_and_never_there_as_a_w
     torch.testing.assert_close(torch.cat(made, dim=2), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["streamed", "joint"])
+@pytest.mark.parametrize("strategy", ["streamed", "held", "joint"])
 def test_the_stream_and_the_call_are_equal_bit_for_bit(pipe, seeded, strategy):
     options = {"output_type": "pt", "strategy": strategy}
     called = pipe(PROMPT, num_frames=8, generator=seeded(), **options).frames
@@ -111,15 +111,16 @@ def test_the_beginning_of_a_streamed_video_does_not_depend_on_its_length(pipe, s
     assert torch.equal(frames(chunks(pipe, seeded, num_frames=9)), long[:, :, :9])
 
 
-def test_a_resumed_stream_continues_bit_for_bit_from_its_last_latents(pipe, seeded, tmp_path):
-    whole = chunks(pipe, seeded, num_frames=14)
+@pytest.mark.parametrize("strategy", ["streamed", "held"])
+def test_a_resumed_stream_continues_bit_for_bit_from_its_last_latents(pipe, seeded, strategy, tmp_path):
+    whole = chunks(pipe, seeded, num_frames=14, strategy=strategy)
     for stop, end in ((1, 6), (2, 10), (3, 14)):
         chunk = whole[stop - 1]
         assert list(chunk.state.context) == ["latents"] and chunk.start + chunk.frames.shape[2] == end
         assert torch.equal(chunk.state.context["latents"], chunk.frames[:, :, -2:])
         chunk.state.save(tmp_path / "state.safetensors")
         state = StreamState.load(tmp_path / "state.safetensors")
-        rest = list(pipe.stream(PROMPT, num_frames=14, resume=state, **LATENT))
+        rest = list(pipe.stream(PROMPT, num_frames=14, resume=state, strategy=strategy, **LATENT))
         assert len(rest) == 3 - stop and (not rest or torch.equal(frames(rest), frames(whole[stop:])))
 
 
@@ -370,7 +371,7 @@ def test_group_offload_changes_nothing(pipe, seeded, offload_type):
         ({"mg_scale": "strong"}, "mg_scale must be a number of at least 0; got 'strong'"),
         ({"mg_max_ratio": 0}, "mg_max_ratio must be above 0, or None; got 0"),
         ({"guidance_scale": {"hihg": 3}}, "a guidance schedule has high, low, until, num_train_timesteps; got hihg"),
-        ({"strategy": "both"}, "strategy must be one of streamed, joint, or a WindowStrategy; got 'both'"),
+        ({"strategy": "both"}, "strategy must be one of streamed, held, joint, or a WindowStrategy; got 'both'"),
         ({"strategy": "joint", "num_frames": math.inf}, "use strategy='streamed'"),
         ({"control": {0: torch.zeros(3, 32, 32)}}, "control needs a ControlNet"),
         ({"control_scale": -1.0}, "control_scale must be a number of at least 0; got -1"),

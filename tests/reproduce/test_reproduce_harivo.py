@@ -88,11 +88,11 @@ def list_missing(experiment, setup, bench, file):
 # --- the mitigating gradient -----------------------------------------------------------------------------------------
 
 
-def test_a_multiple_of_the_recommended_scale_is_asked_for_and_no_cap_is_the_papers_formula(model):
+def test_a_multiple_of_the_papers_scale_is_asked_for_and_no_cap_is_the_papers_formula(model):
     bench = MitigationBench(Setup(SMALL), model)
-    assert (bench.recommended, bench.cap) == (5.0, 1.0)
-    assert bench.call(Variant("v", "v", Mitigation(4))) == {"mg_scale": 20.0, "mg_max_ratio": 1.0}
-    uncapped = Variant("v", "v", Mitigation(40.0, capped=False))
+    assert (bench.scale, bench.cap) == (40.0, 1.0)
+    assert bench.call(Variant("v", "v", Mitigation(4))) == {"mg_scale": 160.0, "mg_max_ratio": 1.0}
+    uncapped = Variant("v", "v", Mitigation(5.0, capped=False))
     assert bench.call(uncapped) == {"mg_scale": 200.0, "mg_max_ratio": math.inf}
     bench.cap = None  # as in a model that recommends none
     assert bench.pipe.config["call_defaults"]["mg_max_ratio"] == 1.0
@@ -157,12 +157,14 @@ def test_a_variant_says_where_its_windows_are_joined(model):
     bench = WindowsBench(Setup(replace(SMALL, num_frames=14)), model)  # windows of 6 that share 2
     borders = {
         name: bench.borders(EXPERIMENTS["harivo-windows"].variant(name))
-        for name in ("streamed", "joint", "joint-middle", "drawn")
+        for name in ("streamed", "held", "joint", "joint-middle", "drawn")
     }
-    assert borders["streamed"] == borders["drawn"] == [6, 10]
+    assert borders["streamed"] == borders["held"] == borders["drawn"] == [6, 10]
     assert borders["joint-middle"] == [5, 9] and borders["joint"] == [4, 5, 6, 8, 9, 10]
     strategy = bench.call(Variant("v", "v", Joined("joint", "middle")))["strategy"]
     assert strategy == Joint(middle_cut) and middle_cut(8) == 4
+    held = bench.call(Variant("v", "v", Joined("held")))["strategy"]
+    assert (held.cut(8), held.context_noise) == (8, 0.5)
 
 
 def test_the_worst_joint_is_the_step_over_it_as_a_multiple_of_the_others():
@@ -216,7 +218,6 @@ def test_the_same_draws_are_tested_for_every_kind_of_noise(model):
 @pytest.mark.parametrize(
     ("kind", "num_frames", "changes", "message"),
     [
-        (MitigationBench, 9, {"call_defaults": {"mg_scale": 0.0}}, "recommends an mg_scale above 0"),
         (WindowsBench, 9, {"overlap": 0}, "windows that overlap; got num_frames=9, overlap=0"),
         (MappingBench, 6, {"mapping_network": None}, "expected a model with a mapping network"),
         (NormalityBench, 6, {"mapping_network": None}, "expected a model with a mapping network"),

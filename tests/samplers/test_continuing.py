@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
-from longvid.samplers import add_noise, continued, to_x0
+from longvid.samplers import add_noise, continued, to_x0, whole_cut
 
 
 def noise(*shape, seed=0):
@@ -41,6 +41,22 @@ def test_the_held_frames_are_seen_noised_and_predicted_to_be_what_they_are(kind,
     torch.testing.assert_close(x0, KNOWN[:, :, :3], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("make", [DDIMScheduler, EulerDiscreteScheduler])
+def test_held_frames_can_be_seen_less_noisy_and_are_predicted_to_be_what_they_are_all_the_same(make):
+    sampler, seen = scheduler(make), []
+    timestep = sampler.timesteps[2]
+
+    def predict(sample, t):
+        seen.append((sample, t))
+        return sample.sin()
+
+    result = continued(predict, KNOWN, EPSILON, sampler, cut=whole_cut, context_noise=0.5)(SAMPLE, timestep)
+    [(sample, told)] = seen
+    assert told == timestep and torch.equal(sample[:, :, 4:], SAMPLE[:, :, 4:])
+    torch.testing.assert_close(sample[:, :, :4], add_noise(KNOWN, EPSILON, timestep / 2, sampler))
+    torch.testing.assert_close(to_x0(result, SAMPLE, timestep, sampler)[:, :, :4], KNOWN, atol=1e-4, rtol=1e-4)
+
+
 def test_without_held_frames_it_is_the_predictor():
     predict = continued(lambda x, t: x.sin(), KNOWN, EPSILON, scheduler(), cut=lambda overlap, generator: 0)
     assert torch.equal(predict(SAMPLE, torch.tensor(500)), SAMPLE.sin())
@@ -72,6 +88,9 @@ def test_cuts_are_drawn_anew_from_the_generator_and_every_video_may_have_its_own
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"of one shape; got \(2, 3, 4, 2, 2\) and \(2, 3, 9, 2, 2\)"):
         continued(lambda x, t: x, KNOWN, SAMPLE, scheduler())
+    for share in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=rf"context_noise is a share of the timestep, in \[0, 1\]; got {share}"):
+            continued(lambda x, t: x, KNOWN, EPSILON, scheduler(), context_noise=share)
     predict = continued(lambda x, t: x, KNOWN, EPSILON, scheduler())
     with pytest.raises(ValueError, match=r"begins with \(2, 3, 4, 2, 2\); got \(2, 3, 3, 2, 2\)"):
         predict(SAMPLE[:, :, :3], torch.tensor(500))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -144,6 +146,19 @@ def test_a_fresh_model_without_frame_tokens_has_the_image_models_denoising_error
     torch.testing.assert_close(terms["loss"], expected, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("part", ["strong", "even"])
+def test_the_later_parts_of_the_tiny_training_change_levels_of_noise_and_data_alone(part):
+    first, later = (
+        merge_settings(HARIVOSettings, file=find_config(name)) for name in ("harivo-tiny", f"harivo-tiny-{part}")
+    )
+    check_harivo(later)
+    changed = {
+        field.name for field in fields(HARIVOSettings) if getattr(first, field.name) != getattr(later, field.name)
+    }
+    levels, data = {"timestep_power", "min_weight"}, {"num_scenes", "seed", "num_steps"}
+    assert levels <= changed <= levels | data | {"base", "checkpoint_every", "optimizer"}
+
+
 def test_the_rows_of_table_1_add_one_part_after_another():
     for row, (losses, mapping, tokens) in ROWS.items():
         recipe = recipe_of(config=f"harivo-tiny-{row}")
@@ -249,6 +264,28 @@ def test_a_clip_that_continues_another_hears_the_tokens_of_an_empty_text():
     torch.testing.assert_close(seen[0], frame_context(text, FRAMES, tokens))
 
 
+def test_held_frames_of_a_clip_that_continues_another_are_less_noisy_and_do_not_count():
+    words = ("drop_text=0", "context_noise=0.5", "num_held=1", "trs.weight=0", "dc.weight=0", "reg.weight=0")
+    held, batches, _ = build(recipe_of(*words))
+    batch = batches(0) | {"continuing": torch.tensor([True, False])}
+    seen = []
+    held.mapping_network.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    held.unet.register_forward_hook(lambda _m, args, out: seen.append((args[1], out[0])))
+    made = held(batch, torch.Generator().manual_seed(0))
+    noisy, (t, predicted) = seen
+    clean = batch["latents"].transpose(1, 2)
+    draws = torch.Generator().manual_seed(0)
+    torch.rand(2, generator=draws), torch.rand(2, generator=draws)  # dropped texts, timesteps
+    noise = torch.randn(clean.shape, generator=draws)
+    at = {share: held.scheduler.add_noise(clean, noise, (share * t).long()) for share in (1, 0.5)}
+    assert torch.equal(noisy[0, :, :1], at[0.5][0, :, :1]) and torch.equal(noisy[0, :, 1:], at[1][0, :, 1:])
+    assert torch.equal(noisy[1], at[1][1])
+    velocity = held.scheduler.config.prediction_type == "v_prediction"
+    squares = (predicted - (held.scheduler.get_velocity(clean, noise, t) if velocity else noise)).square()
+    expected = torch.stack([squares[0, :, 1:].mean(), squares[1].mean()])
+    torch.testing.assert_close(made["error"], expected.mean())
+
+
 def test_drawn_clips_come_whole_and_half_of_them_backwards():
     scenes = training_scenes(8, 0, ("left", "right"))
     latents = torch.arange(5.0)[None, :, None, None, None].expand(8, 5, 1, 1, 1)
@@ -321,6 +358,8 @@ def test_the_alignment_needs_one_sprite_alone():
         (["scheduler=best"], "scheduler must be one of base, ddim; got 'best'"),
         (["alignment.target=words"], "alignment.target must be one of embeddings, attention; got 'words'"),
         (["ways=any"], "ways must be one of drawn, crossing, typical; got 'any'"),
+        (["num_held=3", "context_noise=0.5"], "num_held must be from 1 to num_frames - 1, 2; got 3"),
+        (["context_noise=2"], r"context_noise is a share of the timestep, in \[0, 1\]; got 2"),
         (["continuing=2"], r"continuing is a share of the clips, in \[0, 1\]; got 2"),
         (["alignment.words=all"], "alignment.words must be one of thirds, grid; got 'all'"),
         (["distillation.words=all"], "distillation.words must be one of thirds, grid; got 'all'"),

@@ -43,7 +43,8 @@ class HARIVORequest(VideoRequest):
         mg_max_ratio: Largest share of the difference of two frames that one step takes away; None is the paper's formula.
         mg_two_sided: Whether a frame is drawn to both neighbours, or to the one before alone (the paper's algorithm).
         strategy: How a video that is longer than a window is made: "streamed" (default) makes one window after another
-            in constant memory; "joint" makes all at once, joined at every step; or a `Streamed` or `Joint` of your own.
+            in constant memory; "held" does, too, but a window always sees the whole overlap, and less noisy; "joint" makes
+            all at once, joined at every step; or a `Streamed` or `Joint` of your own.
         control: Pictures for the ControlNet: a video of `num_frames` frames (tensor (F, 3, H, W) or (B, 3, F, H, W),
             array (F, H, W, 3), list of images), or a dictionary from frame numbers to images, such as
             `{0: first, -1: last}`; the other frames are left free.

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from longvid.pipelines.latent_places import OnDevice
-from longvid.samplers.continuing import continued
+from longvid.samplers.continuing import check_context_noise, continued
 from longvid.samplers.guidance import Predict
 from longvid.samplers.processes import ALONE, Processes, windows_or_branches
-from longvid.samplers.randomized_blending import Cut, blended, paper_cut
+from longvid.samplers.randomized_blending import Cut, blended, paper_cut, whole_cut
 from longvid.video.windows import Window, fit_windows, plan_windows
 
 MG_SCOPES = ("window", "video")
@@ -77,9 +77,19 @@ class Streamed(WindowStrategy):
 
     Args:
         cut: Draws where the one window becomes the other, `cut(overlap, generator) -> f`.
+        context_noise: Share of the step's timestep that the held frames are noised to. Below 1, a window sees what it
+            goes on from while it is being decided what is where; networks are not trained on that by themselves.
+
+    Raises:
+        ValueError: for a share outside of [0, 1].
     """
 
     cut: Cut = paper_cut
+    context_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is none."""
+        check_context_noise(self.context_noise)
 
     def plan(self, num_frames: int | float, *, size: int, overlap: int) -> Sequence[Window]:
         """Windows of `size` frames, the last one cut; a shorter video is one window of its length."""
@@ -91,7 +101,13 @@ class Streamed(WindowStrategy):
         predict = joining.clip(window, joining.processes)
         if joining.known is not None and joining.noise is not None:
             predict = continued(
-                predict, joining.known, joining.noise, joining.scheduler, joining.generator, cut=self.cut
+                predict,
+                joining.known,
+                joining.noise,
+                joining.scheduler,
+                joining.generator,
+                cut=self.cut,
+                context_noise=self.context_noise,
             )
         return joining.mitigate(predict)
 
@@ -141,4 +157,8 @@ class Joint(WindowStrategy):
         return joining.mitigate(predict) if self.mg_scope == "video" else predict
 
 
-STRATEGIES: dict[str, WindowStrategy] = {"streamed": Streamed(), "joint": Joint()}
+STRATEGIES: dict[str, WindowStrategy] = {
+    "streamed": Streamed(),
+    "held": Streamed(cut=whole_cut, context_noise=0.5),
+    "joint": Joint(),
+}

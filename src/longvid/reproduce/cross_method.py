@@ -115,8 +115,9 @@ class Joined:
     """How the windows of a long video are joined.
 
     Attributes:
-        strategy: "streamed", one window after another, or "joint", all at every step.
-        cut: Where a window ends and the next begins: "random" is drawn anew at every step, "middle" is always the
+        strategy: "streamed", one window after another; "held", the same with the whole overlap held, less noisy; or
+            "joint", all at every step.
+        cut: If not held, where a window ends and the next begins: "random" is drawn anew at every step, "middle" is always the
             middle of their overlap.
     """
 
@@ -150,10 +151,12 @@ HARIVO_WINDOWS = Experiment(
         f"{NAMED} makes each video from its caption in windows that overlap by a third, with its recommended settings."
         " All variants start from the same noise of every frame. Streamed windows are finished one by one; the next one"
         " is held to the last frames of the one before, up to a random cut. Joint windows are denoised together and joined"
-        " at every step: at a random frame of each overlap, or always at its middle."
+        " at every step: at a random frame of each overlap, or always at its middle. Held windows are streamed ones that are"
+        " held to the whole overlap and see it at half the timestep."
     ),
     variants=(
         Variant("streamed", "streamed", Joined("streamed")),
+        Variant("held", "streamed, held", Joined("held")),
         Variant("joint", "joint, random cuts", Joined("joint")),
         Variant("joint-middle", "joint, cut in the middle", Joined("joint", "middle")),
         DRAWN,
@@ -163,6 +166,7 @@ HARIVO_WINDOWS = Experiment(
         *(Wins("joint", "joint-middle", measure.name, from_paper=False) for measure in JOINED),
         *(Wins("streamed", "joint-middle", measure.name, from_paper=False) for measure in JOINED),
         *(Wins("joint", "streamed", measure.name, from_paper=False) for measure in JOINED),
+        *(Wins("held", "streamed", measure.name, from_paper=False) for measure in (SEAM, *JOINED)),
     ),
     size=Size(num_prompts=8, num_seeds=2, num_frames=96, batch_size=4),
     bench=_windows_bench,

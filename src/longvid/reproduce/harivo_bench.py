@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from longvid.pipelines.harivo import HARIVOPipeline
-from longvid.pipelines.window_strategies import Joint, Streamed
+from longvid.pipelines.window_strategies import STRATEGIES, Joint, Streamed
 from longvid.reproduce.captioned_bench import CaptionedBench
 from longvid.reproduce.cross_method import Joined
 from longvid.reproduce.experiment import Setup, Variant
@@ -28,32 +28,23 @@ class HARIVOBench(CaptionedBench):
 
 
 class MitigationBench(HARIVOBench):
-    """Videos at multiples of the recommended scale of the mitigating gradient; a `how` is a `Mitigation`.
-
-    Raises:
-        ValueError: if the model recommends no number above 0, so that there is nothing to multiply.
-    """
+    """Videos at multiples of the paper's scale of the mitigating gradient; a `how` is a `Mitigation`."""
 
     def __init__(self, setup: Setup, model: str | None = None) -> None:
         super().__init__(setup, model)
-        defaults = {**self.kind.method_defaults, **(self.pipe.config["call_defaults"] or {})}
-        self.recommended, self.cap = defaults["mg_scale"], defaults.get("mg_max_ratio")
-        if not isinstance(self.recommended, (int, float)) or not self.recommended > 0:
-            raise ValueError(
-                f"expected a model that recommends an mg_scale above 0, of which multiples are tried; {self.model}"
-                f" recommends {self.recommended!r}"
-            )
+        self.scale: float = self.kind.method_defaults["mg_scale"]
+        self.cap = (self.pipe.config["call_defaults"] or {}).get("mg_max_ratio")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """With what the model recommends, on which the multiples rest."""
-        return super().settings | {"mg_scale": self.recommended, "mg_max_ratio": self.cap}
+        """With the scale that the multiples are of, and the cap that the model recommends."""
+        return super().settings | {"mg_scale": self.scale, "mg_max_ratio": self.cap}
 
     def call(self, variant: Variant) -> dict[str, Any]:
         """Scale and cap."""
         how: Mitigation = variant.how
         return {
-            "mg_scale": how.multiple * self.recommended,
+            "mg_scale": how.multiple * self.scale,
             "mg_max_ratio": self.cap if how.capped else math.inf,  # None would be what the model recommends
         }
 
@@ -78,6 +69,8 @@ class WindowsBench(HARIVOBench):
     def call(self, variant: Variant) -> dict[str, Any]:
         """The strategy."""
         how: Joined = variant.how
+        if how.strategy == "held":
+            return {"strategy": STRATEGIES["held"]}
         return {"strategy": Streamed(CUTS[how.cut]) if how.strategy == "streamed" else Joint(CUTS[how.cut])}
 
     def read(self, variant: Variant, scenes: Sequence[Scene], videos: Tensor) -> list[dict[str, float | None]]:
@@ -93,7 +86,7 @@ class WindowsBench(HARIVOBench):
     def borders(self, variant: Variant) -> list[int]:
         """The first frames behind the places where windows are joined; with random cuts, all that may be one."""
         how: Joined | None = variant.how
-        if how is None or how.strategy == "streamed":
+        if how is None or how.strategy in ("streamed", "held"):
             return [window.new.start for window in plan_windows(self.num_frames, self.size, self.overlap)[1:]]
         joined = fit_windows(self.num_frames, self.size, self.overlap)[1:]
         if how.cut == "middle":

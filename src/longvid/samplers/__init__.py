@@ -8,7 +8,7 @@ from .mitigating_gradient import mitigated, mitigating_gradient
 from .noise_augmentation import augment
 from .prediction import add_noise, alpha_bar, from_epsilon, from_x0, to_epsilon, to_x0
 from .processes import LaunchedProcesses, Processes, ProcessFailed
-from .randomized_blending import blended, paper_cut, released_cut
+from .randomized_blending import blended, paper_cut, released_cut, whole_cut
 from .sdedit import history_option, sdedit_timesteps
 
 __all__ = [
@@ -34,4 +34,5 @@ __all__ = [
     "sdedit_timesteps",
     "to_epsilon",
     "to_x0",
+    "whole_cut",
 ]

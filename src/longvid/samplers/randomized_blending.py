@@ -45,6 +45,16 @@ def released_cut(overlap: int, generator: torch.Generator | None = None) -> int:
     return _draw(overlap, generator)
 
 
+def whole_cut(overlap: int, generator: torch.Generator | None = None) -> int:
+    """Give O itself: the window before keeps the whole overlap, and nothing is drawn.
+
+    Args:
+        overlap: O, the frames that two windows share.
+        generator: Not used.
+    """
+    return overlap
+
+
 def blended(
     predict: Predict | Sequence[Predict],
     windows: Sequence[Window],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from longvid.samplers.continuing import check_context_noise
 from longvid.sprites import MOTIONS
 from longvid.training.art_v import ARTVRecipe
 from longvid.training.clip import CLIP_FRAMES, CLIPRecipe
@@ -30,8 +31,9 @@ HARIVO_CALL_DEFAULTS: dict[str, Any] = {
     "num_inference_steps": 12,
     "guidance_scale": 3.0,
     "num_frames": 24,
-    "mg_scale": 40.0,
+    "mg_scale": 0.0,
     "mg_max_ratio": 1.0,
+    "strategy": "held",
 }
 
 
@@ -166,6 +168,11 @@ def check_harivo(settings: HARIVOSettings) -> None:
     check_ways(settings.ways)
     if not 0 <= settings.continuing <= 1:
         raise ValueError(f"continuing is a share of the clips, in [0, 1]; got {settings.continuing}")
+    check_context_noise(settings.context_noise)
+    if not 0 < settings.num_held < settings.num_frames and settings.context_noise != 1:
+        raise ValueError(
+            f"num_held must be from 1 to num_frames - 1, {settings.num_frames - 1}; got {settings.num_held}"
+        )
     for name in ("trs", "dc", "reg"):
         if getattr(settings, name).weight < 0:
             raise ValueError(f"{name}.weight must be at least 0; got {getattr(settings, name).weight}")

@@ -69,7 +69,9 @@ class HARIVORecipe:
     `train_frame_tokens` False leaves the generator as the alignment made it. `ways` says where straight motions of the
     drawn clips go, see `ways.WAYS`. `continuing` is the share of drawn clips that stay as they are whatever `ways`
     says, and whose frame tokens are those of an empty text: what the later windows of a long video hear, if its
-    `continuing_tokens` are "empty". Neither changes your own clips.
+    `continuing_tokens` are "empty". Neither changes your own clips. Of those clips the first `num_held` frames are seen at
+    `context_noise` times the timestep and their error does not count, as the strategy "held" makes long videos; at 1 they
+    are frames like others.
     """
 
     networks: NetworkOptions = field(
@@ -94,6 +96,8 @@ class HARIVORecipe:
     motions: tuple[str, ...] = MOTIONS
     ways: str = "typical"
     continuing: float = 0.3
+    num_held: int = 8
+    context_noise: float = 1.0
     batch_size: int = 4
     num_steps: int = 1150
     seed: int = 0
@@ -143,13 +147,18 @@ class HARIVOObjective(nn.Module):
         t = draw_timesteps(self.scheduler, size, recipe.timestep_power, generator)
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
         noisy = self.scheduler.add_noise(clean, noise, t)  # type: ignore[arg-type]
+        held = self._held(batch.get("continuing"), noisy)
+        if held is not None:
+            context = self.scheduler.add_noise(clean, noise, (recipe.context_noise * t).long())  # type: ignore[arg-type]
+            noisy = torch.where(held, context, noisy)
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(clean, noise, t) if velocity else noise  # type: ignore[arg-type]
         mapped = noisy if self.mapping_network is None else self.mapping_network(noisy)
         tokens = self._tokens(text, batch.get("continuing"), num_frames)
         with observed(self.unet, attention=recipe.trs.weight > 0, hidden=self.contrastive is not None) as seen:
             predicted = self.unet(mapped, t, frame_context(text, num_frames, tokens), return_dict=False)[0]
-        error = (predicted - target).square().mean((1, 2, 3, 4))
+        squares = (predicted - target).square()
+        error = squares.mean((1, 2, 3, 4)) if held is None else _mean_of_others(squares, held)
         loss = (error * loss_weight(self.scheduler, t, recipe.max_weight, recipe.min_weight)).mean()
         metrics = {"error": error.mean()}
         if recipe.trs.weight > 0:
@@ -187,6 +196,13 @@ class HARIVOObjective(nn.Module):
         steps = self.scheduler.config.num_train_timesteps
         return mapping_regularisation(predicted, image, t, steps, detach=options.detach)
 
+    def _held(self, continuing: Tensor | None, video: Tensor) -> Tensor | None:
+        """(B, 1, F, 1, 1): which frames of a batch (B, C, F, h, w) are held; None if all frames are alike."""
+        if continuing is None or self.recipe.context_noise == 1 or not continuing.any():
+            return None
+        first = torch.arange(video.shape[2], device=video.device) < self.recipe.num_held
+        return (continuing[:, None] & first).reshape(len(video), 1, -1, 1, 1)
+
     def _tokens(self, text: Tensor, continuing: Tensor | None, num_frames: int) -> Tensor | None:
         """The frame tokens of texts, if there are any; of an empty one, where a clip continues another."""
         if self.frame_tokens is None:
@@ -221,6 +237,12 @@ def build_contrastive(
         store=options.queue_store,
         in_batch=options.in_batch,
     )
+
+
+def _mean_of_others(values: Tensor, held: Tensor) -> Tensor:
+    """Means (B,) of values (B, C, F, h, w) over the frames that are not held."""
+    free = (~held).to(values)
+    return (values * free).sum((1, 2, 3, 4)) / free.expand_as(values).sum((1, 2, 3, 4))
 
 
 def harivo_batches(recipe: HARIVORecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer) -> BatchSource:

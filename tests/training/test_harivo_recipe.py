@@ -265,7 +265,7 @@ def test_a_clip_that_continues_another_hears_the_tokens_of_an_empty_text():
 
 
 def test_held_frames_of_a_clip_that_continues_another_are_less_noisy_and_do_not_count():
-    words = ("drop_text=0", "context_noise=0.5", "num_held=1", "trs.weight=0", "dc.weight=0", "reg.weight=0")
+    words = ("drop_text=0", "context_noise=0.5", "trs.weight=0", "dc.weight=0", "reg.weight=0")
     held, batches, _ = build(recipe_of(*words))
     batch = batches(0) | {"continuing": torch.tensor([True, False])}
     seen = []
@@ -358,7 +358,6 @@ def test_the_alignment_needs_one_sprite_alone():
         (["scheduler=best"], "scheduler must be one of base, ddim; got 'best'"),
         (["alignment.target=words"], "alignment.target must be one of embeddings, attention; got 'words'"),
         (["ways=any"], "ways must be one of drawn, crossing, typical; got 'any'"),
-        (["num_held=3", "context_noise=0.5"], "num_held must be from 1 to num_frames - 1, 2; got 3"),
         (["context_noise=2"], r"context_noise is a share of the timestep, in \[0, 1\]; got 2"),
         (["continuing=2"], r"continuing is a share of the clips, in \[0, 1\]; got 2"),
         (["alignment.words=all"], "alignment.words must be one of thirds, grid; got 'all'"),

@@ -50,7 +50,7 @@ def test_clips_of_a_video_base_go_the_way_of_its_recipe_but_for_those_that_stay_
     settings = merge_settings(VideoBaseSettings, overrides=words)
     drawn, made = training_scenes(40, settings.seed, settings.motions), video_base_scenes(settings)
     change = {"drawn": lambda scene, _: scene, "crossing": crossing, "typical": typical}[ways]
-    assert made == drawn[:10] + [change(scene, 25) for scene in drawn[10:]] == on_their_ways(drawn, ways, 25, 10)
+    assert made == drawn[:10] + [change(scene, 25) for scene in drawn[10:]] == on_their_ways(drawn, ways, 25, 0.25)
 
 
 def test_captions_of_typical_motions_say_the_speed():

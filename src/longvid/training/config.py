@@ -169,10 +169,6 @@ def check_harivo(settings: HARIVOSettings) -> None:
     if not 0 <= settings.continuing <= 1:
         raise ValueError(f"continuing is a share of the clips, in [0, 1]; got {settings.continuing}")
     check_context_noise(settings.context_noise)
-    if not 0 < settings.num_held < settings.num_frames and settings.context_noise != 1:
-        raise ValueError(
-            f"num_held must be from 1 to num_frames - 1, {settings.num_frames - 1}; got {settings.num_held}"
-        )
     for name in ("trs", "dc", "reg"):
         if getattr(settings, name).weight < 0:
             raise ValueError(f"{name}.weight must be at least 0; got {getattr(settings, name).weight}")

@@ -22,7 +22,7 @@ from longvid.training.latents import reversed_scenes
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 from longvid.training.losses import ContrastiveLoss, mapping_regularisation, observed, temporal_attention_loss
 from longvid.training.unet import loss_weight
-from longvid.training.ways import SPEED_SAID
+from longvid.training.ways import SPEED_SAID, num_as_drawn
 
 
 @dataclass
@@ -69,7 +69,7 @@ class HARIVORecipe:
     `train_frame_tokens` False leaves the generator as the alignment made it. `ways` says where straight motions of the
     drawn clips go, see `ways.WAYS`. `continuing` is the share of drawn clips that stay as they are whatever `ways`
     says, and whose frame tokens are those of an empty text: what the later windows of a long video hear, if its
-    `continuing_tokens` are "empty". Neither changes your own clips. Of those clips the first `num_held` frames are seen at
+    `continuing_tokens` are "empty". Neither changes your own clips. Of those clips the first `overlap` frames are seen at
     `context_noise` times the timestep and their error does not count, as the strategy "held" makes long videos; at 1 they
     are frames like others.
     """
@@ -96,7 +96,6 @@ class HARIVORecipe:
     motions: tuple[str, ...] = MOTIONS
     ways: str = "typical"
     continuing: float = 0.3
-    num_held: int = 8
     context_noise: float = 1.0
     batch_size: int = 4
     num_steps: int = 1150
@@ -106,6 +105,11 @@ class HARIVORecipe:
             learning_rate=1e-3, lr_schedule="cosine", warmup_steps=100, ema_decay=0.998
         )
     )
+
+    @property
+    def overlap(self) -> int:
+        """Frames that the windows of a long video share: a third of a window."""
+        return self.num_frames // 3
 
 
 class HARIVOObjective(nn.Module):
@@ -200,7 +204,7 @@ class HARIVOObjective(nn.Module):
         """(B, 1, F, 1, 1): which frames of a batch (B, C, F, h, w) are held; None if all frames are alike."""
         if continuing is None or self.recipe.context_noise == 1 or not continuing.any():
             return None
-        first = torch.arange(video.shape[2], device=video.device) < self.recipe.num_held
+        first = torch.arange(video.shape[2], device=video.device) < self.recipe.overlap
         return (continuing[:, None] & first).reshape(len(video), 1, -1, 1, 1)
 
     def _tokens(self, text: Tensor, continuing: Tensor | None, num_frames: int) -> Tensor | None:
@@ -251,7 +255,7 @@ def harivo_batches(recipe: HARIVORecipe, latents: Tensor, scenes: list[Scene], t
     Half the clips run backwards, where the world has words for it and what they say is not held out of training. The first
     clips are the continuing ones, see `HARIVORecipe`.
     """
-    backwards, continuing = reversed_scenes(scenes), num_continuing(recipe)
+    backwards, continuing = reversed_scenes(scenes), num_as_drawn(recipe.continuing, recipe.num_scenes)
     omit = SPEED_SAID if recipe.ways == "typical" else None
 
     def batch_at(index: int) -> Batch:
@@ -270,8 +274,3 @@ def harivo_batches(recipe: HARIVORecipe, latents: Tensor, scenes: list[Scene], t
         }
 
     return batch_at
-
-
-def num_continuing(recipe: HARIVORecipe) -> int:
-    """How many of the recipe's clips, the first ones, continue another."""
-    return round(recipe.continuing * recipe.num_scenes)

@@ -20,7 +20,7 @@ from longvid.sprites import Scene
 from longvid.training import captioned
 from longvid.training.clip import max_tokens, tokenize
 from longvid.training.config import HARIVOSettings, check_harivo
-from longvid.training.harivo import HARIVOObjective, HARIVORecipe, harivo_batches, num_continuing
+from longvid.training.harivo import HARIVOObjective, HARIVORecipe, harivo_batches
 from longvid.training.harivo_alignment import AlignmentObjective, alignment_batches
 from longvid.training.harivo_distillation import DistillationObjective, distillation_batches
 from longvid.training.harivo_networks import HARIVONetworks, build_networks
@@ -79,7 +79,7 @@ def changed_schedule(scheduler: Any, recipe: HARIVORecipe) -> dict[str, Any]:
 def harivo_scenes(recipe: HARIVORecipe) -> list[Scene]:
     """The scenes of the drawn world that the recipe asks for."""
     scenes = training_scenes(recipe.num_scenes, recipe.seed, tuple(recipe.motions))
-    return on_their_ways(scenes, recipe.ways, recipe.num_frames, num_continuing(recipe))
+    return on_their_ways(scenes, recipe.ways, recipe.num_frames, recipe.continuing)
 
 
 def _trained(settings: HARIVOSettings) -> HARIVOPipeline | None:
@@ -113,7 +113,7 @@ def assemble(base: Any, networks: HARIVONetworks, settings: HARIVOSettings) -> H
         mapping_network=networks.mapping_network,
         frame_tokens=networks.frame_tokens,
         window_size=settings.num_frames,
-        overlap=settings.num_frames // 3,
+        overlap=settings.overlap,
         continuing_tokens=base.config.get("continuing_tokens", continuing),
         call_defaults=dict(settings.call_defaults) or None,
     )

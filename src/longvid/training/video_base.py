@@ -18,7 +18,7 @@ from longvid.training.draws import batch_draws, draw_timesteps
 from longvid.training.latents import reversed_scenes, training_scenes
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 from longvid.training.unet import loss_weight
-from longvid.training.ways import SPEED_SAID, on_their_ways
+from longvid.training.ways import SPEED_SAID, num_as_drawn, on_their_ways
 
 
 @dataclass
@@ -134,7 +134,7 @@ def weighted_error(
 def video_base_scenes(recipe: VideoBaseRecipe) -> list[Scene]:
     """The scenes of the drawn world that the recipe asks for."""
     scenes = training_scenes(recipe.num_scenes, recipe.seed, tuple(recipe.motions))
-    return on_their_ways(scenes, recipe.ways, recipe.clip_frames, _num_as_drawn(recipe))
+    return on_their_ways(scenes, recipe.ways, recipe.clip_frames, recipe.as_drawn)
 
 
 def drawn_clips(recipe: VideoBaseRecipe, latents: Tensor, scenes: list[Scene], tokenizer: CLIPTokenizer) -> BatchSource:
@@ -144,7 +144,7 @@ def drawn_clips(recipe: VideoBaseRecipe, latents: Tensor, scenes: list[Scene], t
     clips are those that stay as drawn, see `VideoBaseRecipe`.
     """
     num_clips, clip_frames = latents.shape[:2]
-    backwards, as_drawn = reversed_scenes(scenes), _num_as_drawn(recipe)
+    backwards, as_drawn = reversed_scenes(scenes), num_as_drawn(recipe.as_drawn, recipe.num_scenes)
     omit = SPEED_SAID if recipe.ways == "typical" else None
 
     def batch_at(index: int) -> Batch:
@@ -162,7 +162,3 @@ def drawn_clips(recipe: VideoBaseRecipe, latents: Tensor, scenes: list[Scene], t
         return {"latents": torch.stack(stretches).transpose(1, 2), "input_ids": tokenize(tokenizer, captions)}
 
     return batch_at
-
-
-def _num_as_drawn(recipe: VideoBaseRecipe) -> int:
-    return round(recipe.as_drawn * recipe.num_scenes)

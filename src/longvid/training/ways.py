@@ -53,9 +53,15 @@ WAYS: dict[str, Callable[[Scene, int], Scene]] = {
 """Where straight motions of clips of so many frames go."""
 
 
-def on_their_ways(scenes: list[Scene], ways: str, num_frames: int, as_drawn: int) -> list[Scene]:
-    """The scenes of clips of `num_frames` frames, all but the first `as_drawn` of them on one of the `WAYS`."""
-    return scenes[:as_drawn] + [WAYS[ways](scene, num_frames) for scene in scenes[as_drawn:]]
+def num_as_drawn(share: float, num_scenes: int) -> int:
+    """How many scenes, the first ones, a share of them is."""
+    return round(share * num_scenes)
+
+
+def on_their_ways(scenes: list[Scene], ways: str, num_frames: int, as_drawn: float) -> list[Scene]:
+    """The scenes of clips of `num_frames` frames, all but the first share `as_drawn` of them on one of the `WAYS`."""
+    first = num_as_drawn(as_drawn, len(scenes))
+    return scenes[:first] + [WAYS[ways](scene, num_frames) for scene in scenes[first:]]
 
 
 def check_ways(ways: str) -> None:

@@ -99,3 +99,28 @@ def test_a_launched_enhancement_is_that_of_one_process(run, tmp_path):
     assert torch.equal(frames("out.mkv"), frames("alone.mkv"))
     failed = launch(2, *words, "--output", "out.txt")
     assert failed.returncode != 0 and failed.stderr.count("longvid: error") == 1
+
+
+def test_processes_share_the_prompts_of_an_evaluation_and_report_what_one_process_does(run, model, tmp_path):
+    words = ["evaluate", "--sprites", model, "--num-prompts", 3, "--num-frames", 16, "--batch-size", 1,
+             "--long-prompts", 1, "--long-frames", 17, "--device", "cpu"]  # fmt: skip
+    (tmp_path / "meeting").mkdir()
+    told = in_processes(2, tmp_path / "meeting", partial(spoken, [*words, "--json", "shared.json"]))
+    assert told[0][0][0] == 0 and "95 % interval" in told[0][0][1], told
+    assert told[1] == [(0, "")]
+    assert run(*words, "--json", "alone.json").code == 0
+    shared, alone = (json.loads(Path(name).read_text()) for name in ("shared.json", "alone.json"))
+    assert len(shared["prompts"]) == 4
+    assert shared["prompts"] == alone["prompts"] and shared["figures"] == alone["figures"]
+
+
+def test_pictures_are_measured_by_one_process_and_what_fails_is_said_once(run, model, tmp_path):
+    commands = [
+        ["evaluate", "--sprites", model, "--part", "vae"],
+        ["evaluate", "--sprites", model, "--num-prompts", 1, "--long-prompts", 1, "--long-frames", 16],
+    ]
+    (tmp_path / "meeting").mkdir()
+    told = in_processes(2, tmp_path / "meeting", partial(spoken, *commands))
+    assert "--part vae is measured by one process; got 2" in told[0][0][1]
+    assert told[0][1][0] == 1 and told[0][1][1].count("longvid: error") == 1
+    assert told[1][1] == (1, "")

@@ -7,12 +7,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from longvid.cli import evaluate_videos
 from longvid.cli.evaluate_videos import check_writable
+from longvid.cli.load import num_launched
 from longvid.cli.parser import Parser, at_least, one_of, say
 from longvid.cli.request import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from longvid.samplers.processes import Processes
 
 ABOUT = """\
 With paths: every metric that can be computed here, of each video (a file, a folder of PNGs, a run folder,
@@ -22,7 +26,7 @@ record that `longvid generate` leaves beside a video.
 With --sprites: a model on the built-in world. The judge reads colour, shape, background, motion and
 identity from the pixels of videos of held-out prompts. Beside every figure stand the number it was
 measured on, its 95 % interval, the bar, the level of chance, and what the judge says of drawn videos and
-of the model's own reconstruction of them.
+of the model's own reconstruction of them. Processes that `accelerate launch` starts share the prompts.
 """
 EXAMPLES = """\
 examples:
@@ -91,7 +95,18 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
     from longvid.pipelines.sources import local_source
 
     local_source(arguments.sprites)
-    report = _measure(arguments)
+    if num_launched() == 1:
+        return _report(arguments)
+    if arguments.part != "video":
+        parser.error(f"--part {arguments.part} is measured by one process; got {num_launched()}")
+    return _report_together(arguments)
+
+
+def _report(arguments: argparse.Namespace, processes: Processes | None = None) -> int:
+    """Measure, and let the main process print and write."""
+    report = _measure(arguments, processes)
+    if processes is not None and not processes.is_main:
+        return 0
     from longvid.sprites.report import format_report
 
     print(format_report(report))
@@ -101,7 +116,28 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
     return 0
 
 
-def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def _report_together(arguments: argparse.Namespace) -> int:
+    """The report of the processes that `accelerate launch` started, each of which measures every n-th batch."""
+    from longvid.cli.together import heard
+    from longvid.pipelines.distribution import process_state
+    from longvid.samplers.processes import LaunchedProcesses
+
+    state = process_state(arguments.device)
+    processes = LaunchedProcesses(state.device)
+    with heard(processes.is_main or arguments.debug):
+        try:
+            with processes.session():
+                arguments.device = str(state.device)
+                code = _report(arguments, processes)
+        except Exception:
+            if processes.is_main or arguments.debug:
+                raise
+            return 1  # the main process says why
+    state.destroy_process_group()
+    return code
+
+
+def _measure(arguments: argparse.Namespace, processes: Processes | None) -> dict[str, Any]:
     from longvid.cli.load import load_pipeline, quiet_libraries
     from longvid.sprites.evaluate import evaluate_pipeline, evaluate_vae
 
@@ -124,6 +160,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 batch_size=arguments.batch_size,
                 seed=arguments.seed,
                 progress=bar.show,
+                spread=None if processes is None else processes.spread,
             )
     return {**report, "model": {"name": arguments.sprites, "fingerprint": pipe.fingerprint()}}
 

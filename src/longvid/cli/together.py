@@ -34,7 +34,7 @@ def make_together(
         state = process_state(device)
         processes = LaunchedProcesses(state.device)
         work = _write if processes.is_main else _take_part
-        with _heard(processes.is_main or arguments.debug):
+        with heard(processes.is_main or arguments.debug):
             try:
                 with processes.session():
                     settings, paths, image, earlier = processes.from_main(prepare)
@@ -86,9 +86,9 @@ def _take_part(job: Job, image: Any, _earlier: dict[str, Any] | None) -> int:
 
 
 @contextmanager
-def _heard(heard: bool) -> Iterator[None]:
-    """Drop what is printed, unless it is to be heard: all processes would print the same."""
-    if heard:
+def heard(aloud: bool) -> Iterator[None]:
+    """Drop what is printed, unless `aloud`: all processes would print the same."""
+    if aloud:
         yield
         return
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):

@@ -48,6 +48,8 @@ class ARTVRequest(VideoRequest):
         generator: One generator, or one for every video of the batch. Each gives one key when the stream starts; the
             noise of frame k depends on (key, k) alone.
         latents: The starting noise of all frames, N(0, 1), (B, C, F, h, w), instead of drawn noise.
+        noise_scale: Standard deviation of the noise that every frame starts from, 1 by default. Below it, frames stay
+            closer to what their conditions make likely: steadier and less varied videos. `latents` stay as they are.
         prompt_embeds: Embedded prompts (B, N, D) instead of `prompt`; with `frames_per_prompt`, those of one video.
         negative_prompt_embeds: Embedded negative prompts, of the same shape.
         anchor_frame: Which frame of `video` is the anchor. -1, its last, is what the paper does at the start of a new

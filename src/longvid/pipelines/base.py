@@ -45,7 +45,12 @@ class LongVideoPipeline(TextPipeline):
     """
 
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "prediction"]
-    method_defaults: ClassVar[dict[str, Any]] = {"num_frames": 16, "num_inference_steps": 50, "guidance_scale": 7.5}
+    method_defaults: ClassVar[dict[str, Any]] = {
+        "num_frames": 16,
+        "num_inference_steps": 50,
+        "guidance_scale": 7.5,
+        "noise_scale": 1.0,
+    }
 
     stream = streams(VideoRequest)
     __call__ = collects(VideoRequest)
@@ -215,7 +220,7 @@ class LongVideoPipeline(TextPipeline):
     def prepare_noise(
         self, window: Window, request: VideoRequest, generator: Generator, keys: tuple[int, ...]
     ) -> Tensor:
-        """Draw a window's starting noise, or take it from the given latents: (B, C, F, h, w), float32.
+        """Draw a window's starting noise, N(0, noise_scale^2), or take it from the given latents: (B, C, F, h, w), float32.
 
         Frames of the window that lie outside of the video have drawn noise in any case. `keys` are those that the
         generators of all windows come from.
@@ -227,7 +232,7 @@ class LongVideoPipeline(TextPipeline):
         place = self.place(request)
         if given is not None and known == window.frames:
             return place.put(given[:, :, known])
-        noise = place.normal(shape, generator)
+        noise = place.normal(shape, generator).mul_(cast(float, request.noise_scale))
         if given is not None:
             noise[:, :, known.start - window.start : known.stop - window.start] = given[:, :, known].to(noise)
         return noise

@@ -125,6 +125,8 @@ def _check_counts(request: VideoRequest) -> None:
         if not endless and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
     check_scale(request.guidance_scale, "guidance_scale")
+    if not is_finite(request.noise_scale) or request.noise_scale < 0:  # type: ignore[operator]
+        raise ValueError(f"noise_scale must be a number of at least 0; got {request.noise_scale!r}")
 
 
 def check_scale(value: object, name: str) -> None:

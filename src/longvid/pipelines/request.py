@@ -45,6 +45,8 @@ class VideoRequest:
         generator: One generator, or one for every video of the batch. Each gives one key when the stream starts; the
             noise of window k depends on (key, k) alone.
         latents: The starting noise of all frames, N(0, 1), (B, C, F, h, w), instead of drawn noise.
+        noise_scale: Standard deviation of the noise that every frame starts from, 1 by default. Below it, frames stay
+            closer to what their conditions make likely: steadier and less varied videos. `latents` stay as they are.
         prompt_embeds: Embedded prompts (B, N, D) instead of `prompt`; with `frames_per_prompt`, those of one video.
         negative_prompt_embeds: Embedded negative prompts, of the same shape.
         output_type: "np" (B, F, H, W, C) and "pt" (B, F, C, H, W) in [0, 1], "pil" lists of images, or "latent"
@@ -68,6 +70,7 @@ class VideoRequest:
     num_inference_steps: int | None = None
     guidance_scale: GuidanceScale | Mapping[str, Any] | None = None
     eta: float | None = None
+    noise_scale: float | None = None
     negative_prompt: str | Sequence[str] | None = None
     num_videos_per_prompt: int = 1
     generator: torch.Generator | Sequence[torch.Generator] | None = None

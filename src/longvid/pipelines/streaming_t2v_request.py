@@ -42,6 +42,8 @@ class StreamingT2VRequest(VideoRequest):
             noise of chunk k depends on (key, k) alone.
         latents: The starting noise of all frames, N(0, 1), (B, C, F, h, w), instead of drawn noise; frames that two
             chunks share then start both from the same noise.
+        noise_scale: Standard deviation of the noise that every frame starts from, 1 by default. Below it, frames stay
+            closer to what their conditions make likely: steadier and less varied videos. `latents` stay as they are.
         prompt_embeds: Embedded prompts (B, N, D) instead of `prompt`; with `frames_per_prompt`, those of one video.
         negative_prompt_embeds: Embedded negative prompts, of the same shape.
         first_chunk_pipeline: A text-to-video or image-to-video pipeline that makes the first chunk. It is called with

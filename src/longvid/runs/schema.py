@@ -90,7 +90,7 @@ def _read_request(request: dict[str, Any]) -> dict[str, Any]:
     if height * width > MAX_PIXELS:
         raise ValueError(f"a frame has up to {MAX_PIXELS} pixels; got {height} x {width}")
     reader.integer("num_inference_steps", 1, 2**20)
-    for name in ("guidance_scale", "reference_guidance_scale", "anchor_guidance_scale", "eta"):
+    for name in ("guidance_scale", "reference_guidance_scale", "anchor_guidance_scale", "eta", "noise_scale"):
         if name in request and not isinstance(request[name], dict):  # a schedule; the pipeline knows which there are
             reader.optional(name, reader.number, -1e6, 1e6)
     return request

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,6 +69,8 @@ BARS: dict[int, dict[str, float]] = {
 LEAST_STEP = 0.25
 """Steps from frame to frame, on the 0-255 scale, below which a picture stands still."""
 WHOLE_CLIP = ("bouncing", "circling", "spinning", "breathing", "still")
+Spread = Callable[[Sequence[Callable[[], Tensor]]], Iterable[Tensor]]
+"""Evaluates tasks and gives their results in order, such as `spread` of processes that were launched together."""
 CEILING_PROMPTS = 64
 """The judge itself is measured on the drawn videos of so many prompts, and on the autoencoder's copies of them."""
 
@@ -83,6 +87,7 @@ def evaluate_pipeline(
     long_frames: int = LONG,
     call_options: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    spread: Spread | None = None,
 ) -> dict[str, Any]:
     """Ask a text-to-video pipeline for one-sprite videos, by complete captions, and read them.
 
@@ -101,6 +106,7 @@ def evaluate_pipeline(
         long_frames: Frames of those; bars are set for 256.
         call_options: More arguments for the call; what is given here stands in the report.
         progress: Called after each batch.
+        spread: Shares the batches with other processes that make the same call; None makes one after the other.
 
     Returns:
         `{"title", "settings", "figures": {name: figure}, "prompts": [...]}` of plain JSON types, for `format_report`.
@@ -118,12 +124,16 @@ def evaluate_pipeline(
     total, options, records = num_prompts + long_prompts, dict(call_options or {}), {}
     for length, count, done in ((num_frames, num_prompts, 0), (long_frames, long_prompts, num_prompts)):
         made = records.setdefault(length, []) if count else []
+        batches = []
         for start in range(0, count, batch_size):
             part = scenes[start : min(start + batch_size, count)]
             seeds = [seed * 1_000_003 + start + i for i in range(len(part))]
-            made += _measure(pipe, part, seeds, length, options, ceiling=start < CEILING_PROMPTS)
+            how = {"num_frames": length, "options": options, "ceiling": start < CEILING_PROMPTS}
+            batches.append(partial(_packed, pipe, part, seeds, **how))
+        for packed in spread(batches) if spread else (batch() for batch in batches):
+            made += json.loads(bytes(packed.tolist()))
             if progress:
-                progress(done + start + len(part), total)
+                progress(done + len(made), total)
     figures: dict[str, Any] = {}
     for length, made in records.items():
         figures |= _figures(made, length, scenes)
@@ -136,8 +146,13 @@ def evaluate_pipeline(
     return {"title": "text to video", "settings": settings, "figures": figures, "prompts": prompts}
 
 
+def _packed(pipe: Any, scenes: list[Scene], seeds: list[int], **how: Any) -> Tensor:
+    """The records of one batch as the bytes of a JSON text, which can travel between processes."""
+    return torch.tensor(list(json.dumps(_measure(pipe, scenes, seeds, **how)).encode()), dtype=torch.uint8)
+
+
 def _measure(
-    pipe: Any, scenes: list[Scene], seeds: list[int], num_frames: int, options: dict[str, Any], *, ceiling: bool
+    pipe: Any, scenes: list[Scene], seeds: list[int], *, num_frames: int, options: dict[str, Any], ceiling: bool
 ) -> list[Record]:
     """Records of one batch: what was asked, and what was read in the made, the drawn and the reconstructed videos."""
     prompts = [caption_clip(scene) for scene in scenes]

@@ -14,7 +14,7 @@ from longvid.modules import AnchoredUNet, MaskedDiffusionModel, ReferenceConditi
 from longvid.samplers import alpha_bar, augment, from_epsilon
 from longvid.sprites import MOTIONS, Scene, caption_clip
 from longvid.training.clip import tokenize
-from longvid.training.draws import batch_draws
+from longvid.training.draws import batch_draws, draw_timesteps
 from longvid.training.latents import reversed_scenes
 from longvid.training.loop import Batch, BatchSource, OptimizerOptions
 from longvid.training.unet import loss_weight
@@ -25,7 +25,8 @@ class ARTVRecipe:
     """How ART-V learns: what the networks look like, what is dropped, how far back the anchor lies.
 
     `beta_end` is the end of the noise schedule, see `unet.build_scheduler`; None keeps the schedule of the image model.
-    For `max_weight` and `min_weight` see `unet.loss_weight`. `motion_weights` says how much more often than others the
+    `timestep_power` draws t with a density that grows as its power, 0 is uniform; for `max_weight` and `min_weight` see
+    `unet.loss_weight`. `motion_weights` says how much more often than others the
     drawn clips of a motion come up, by the first sprite's, such as `{"circling": 2.0}`.
     """
 
@@ -41,6 +42,7 @@ class ARTVRecipe:
     anchor_window: int = 10
     first_frames: float = 0.2
     second_frames: float = 0.3
+    timestep_power: float = 0.0
     max_weight: float = 5.0
     min_weight: float | None = None
     motion_weights: dict[str, float] = field(default_factory=dict)
@@ -121,7 +123,7 @@ class ARTVObjective(nn.Module):
             noise_level=level,
         )
         noise = torch.randn(target.shape, generator=generator, device=device)
-        t = torch.randint(0, self.scheduler.config.num_train_timesteps, (size,), generator=generator, device=device)
+        t = draw_timesteps(self.scheduler, size, r.timestep_power, generator)
         sample = self.scheduler.add_noise(target, noise, t)  # type: ignore[arg-type]
         out = self.model(sample, t, text, conditions=conditions, alpha_bar=alpha_bar(self.scheduler, t))
         predicted, true = (from_epsilon(value, sample, t, self.scheduler) for value in (out.noise, noise))

@@ -42,6 +42,11 @@ def test_the_second_half_of_the_tiny_training_differs_from_the_first_as_its_file
     assert changed == {"base", "num_steps", "min_weight", "motion_weights", "optimizer"}
 
 
+def test_a_power_that_would_prefer_weak_noise_is_refused():
+    with pytest.raises(ValueError, match="timestep_power must be at least 0; got -0.5"):
+        check_art_v(merge_settings(ARTVSettings, overrides=["timestep_power=-0.5"]))
+
+
 def test_motion_weights_of_a_motion_that_does_not_exist_are_refused():
     with pytest.raises(ValueError, match="motion_weights are numbers of at least 0 for left, right, .*'hopping': 2.0"):
         check_art_v(merge_settings(ARTVSettings, overrides=["motion_weights.hopping=2"]))

@@ -143,6 +143,7 @@ def check_art_v(settings: ARTVSettings) -> None:
     for name in ("drop_references", "drop_anchor", "drop_text", "first_frames", "second_frames"):
         if not 0 <= getattr(settings, name) <= 1:
             raise ValueError(f"{name} is a share of the samples, in [0, 1]; got {getattr(settings, name)}")
+    check_timestep_power(settings.timestep_power, "timestep_power")
 
 
 def check_harivo(settings: HARIVOSettings) -> None:
@@ -163,8 +164,7 @@ def check_harivo(settings: HARIVOSettings) -> None:
         )
     if not 0 <= settings.drop_text <= 1:
         raise ValueError(f"drop_text is a share of the samples, in [0, 1]; got {settings.drop_text}")
-    if settings.timestep_power < 0:
-        raise ValueError(f"timestep_power must be at least 0; got {settings.timestep_power}")
+    check_timestep_power(settings.timestep_power, "timestep_power")
     check_ways(settings.ways)
     if not 0 <= settings.continuing <= 1:
         raise ValueError(f"continuing is a share of the clips, in [0, 1]; got {settings.continuing}")
@@ -197,8 +197,7 @@ def _check_alignment(settings: HARIVOSettings) -> None:
             )
     if distillation.smoothing < 0:
         raise ValueError(f"distillation.smoothing must be at least 0 frames; got {distillation.smoothing}")
-    if distillation.timestep_power < 0:
-        raise ValueError(f"distillation.timestep_power must be at least 0; got {distillation.timestep_power}")
+    check_timestep_power(distillation.timestep_power, "distillation.timestep_power")
     for phase, options in (("alignment", alignment), ("distillation", distillation)):
         if options.words not in PLACE_WORDS:
             raise ValueError(f"{phase}.words must be one of {', '.join(PLACE_WORDS)}; got {options.words!r}")
@@ -229,6 +228,12 @@ def check_data(data: DataOptions, multiple: int, min_frames: int) -> None:
         raise ValueError(f"data.fps must be above 0; got {data.fps}")
     if data.min_frames < min_frames:
         raise ValueError(f"data.min_frames must be at least {min_frames}; got {data.min_frames}")
+
+
+def check_timestep_power(power: float, name: str) -> None:
+    """Refuse a power for which strong noise would come up less often than weak."""
+    if power < 0:
+        raise ValueError(f"{name} must be at least 0; got {power}")
 
 
 def check_steps(num_steps: int, name: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from longvid.sprites import MOTIONS, PASSING
-from longvid.training.config import check_data, check_steps
+from longvid.training.config import check_data, check_steps, check_timestep_power
 from longvid.training.data import DataOptions
 from longvid.training.streaming_t2v import StreamingT2VRecipe
 from longvid.training.video_base import VideoBaseRecipe
@@ -112,8 +112,7 @@ def check_streaming_t2v(settings: StreamingT2VSettings) -> None:
 
 
 def _check_draws(settings: Any) -> None:
-    if settings.timestep_power < 0:
-        raise ValueError(f"timestep_power must be at least 0; got {settings.timestep_power}")
+    check_timestep_power(settings.timestep_power, "timestep_power")
     if unknown := sorted(set(settings.motions) - set(MOTIONS) - set(PASSING)):
         raise ValueError(f"motions are some of {', '.join(MOTIONS + PASSING)}; got {', '.join(unknown)}")
 

@@ -1,6 +1,7 @@
 """Put trained pipeline folders into the package: `python tools/bundle_models.py RUN_FOLDER NAME [--base NAME ...]`.
 
-Weights become float16 safetensors; a component that equals one of a `--base` is not stored again but named in `shared.json`,
+Weights become float16 safetensors, of which `--bits 8` keeps so many significant bits, as bfloat16 does: the wheel packs them
+tighter. A component that equals one of a `--base` is not stored again but named in `shared.json`,
 and of one that is a base's with parts added, only those are.
 """
 
@@ -15,7 +16,8 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from longvid import LongVideoPipeline, VideoEnhancerPipeline
@@ -32,8 +34,8 @@ def load(folder: Path) -> DiffusionPipeline:
     return loader.from_pretrained(str(folder), dtype=torch.float16)
 
 
-def bundle(source: Path, name: str, bases: list[str]) -> Path:
-    """Write `source` below `longvid/bundled/NAME` and return that folder."""
+def bundle(source: Path, name: str, bases: list[str], bits: int | None = None) -> Path:
+    """Write `source` below `longvid/bundled/NAME` and return that folder; see `round_weights` for `bits`."""
     target = ROOT / name
     shutil.rmtree(target, ignore_errors=True)
     pipeline = load(source)
@@ -47,6 +49,9 @@ def bundle(source: Path, name: str, bases: list[str]) -> Path:
         (target / SHARED).write_text(json.dumps(shared, indent=2) + "\n")
     for path in target.rglob("*.json"):
         forget_origin(path)
+    if bits is not None:
+        for path in target.rglob("*.safetensors"):
+            round_weights(path, bits)
     for path in target.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return target
@@ -75,6 +80,18 @@ def what_was_added(module: torch.nn.Module, base: torch.nn.Module) -> dict[str, 
     return {name: tensor.contiguous() for name, tensor in mine.items() if name not in other}
 
 
+def round_weights(path: Path, bits: int) -> None:
+    """Round every floating-point tensor of a file to so many significant bits; the bits behind them become zero."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            mantissa, exponent = torch.frexp(tensor.float())
+            tensors[name] = torch.ldexp((mantissa * 2**bits).round() / 2**bits, exponent).to(tensor.dtype)
+    save_file(tensors, path, metadata)
+
+
 def forget_origin(path: Path) -> None:
     """Take the folder of the training run out of a JSON file."""
     content = json.loads(path.read_text())
@@ -87,7 +104,8 @@ if __name__ == "__main__":
     parser.add_argument("source", type=Path)
     parser.add_argument("name")
     parser.add_argument("--base", nargs="*", default=[])
+    parser.add_argument("--bits", type=int, help="significant bits of the weights; all 11 of float16 by default")
     arguments = parser.parse_args()
-    folder = bundle(arguments.source, arguments.name, arguments.base)
+    folder = bundle(arguments.source, arguments.name, arguments.base, arguments.bits)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 2**20:.1f} MiB")

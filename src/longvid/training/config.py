@@ -34,6 +34,7 @@ HARIVO_CALL_DEFAULTS: dict[str, Any] = {
     "mg_scale": 0.0,
     "mg_max_ratio": 1.0,
     "strategy": "held",
+    "noise_scale": 0.3,
 }
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,7 @@ from longvid.cli.parser import Parser, at_least, one_of, say
 from longvid.cli.request import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from longvid.samplers.processes import Processes
+    from longvid.samplers.processes import LaunchedProcesses, Processes
 
 ABOUT = """\
 With paths: every metric that can be computed here, of each video (a file, a folder of PNGs, a run folder,
@@ -99,7 +100,9 @@ def run(parser: Parser, arguments: argparse.Namespace, rest: Sequence[str]) -> i
         return _report(arguments)
     if arguments.part != "video":
         parser.error(f"--part {arguments.part} is measured by one process; got {num_launched()}")
-    return _report_together(arguments)
+    from longvid.cli.together import together
+
+    return together(partial(_take_part, arguments), device=arguments.device, debug=arguments.debug)
 
 
 def _report(arguments: argparse.Namespace, processes: Processes | None = None) -> int:
@@ -116,25 +119,10 @@ def _report(arguments: argparse.Namespace, processes: Processes | None = None) -
     return 0
 
 
-def _report_together(arguments: argparse.Namespace) -> int:
-    """The report of the processes that `accelerate launch` started, each of which measures every n-th batch."""
-    from longvid.cli.together import heard
-    from longvid.pipelines.distribution import process_state
-    from longvid.samplers.processes import LaunchedProcesses
-
-    state = process_state(arguments.device)
-    processes = LaunchedProcesses(state.device)
-    with heard(processes.is_main or arguments.debug):
-        try:
-            with processes.session():
-                arguments.device = str(state.device)
-                code = _report(arguments, processes)
-        except Exception:
-            if processes.is_main or arguments.debug:
-                raise
-            return 1  # the main process says why
-    state.destroy_process_group()
-    return code
+def _take_part(arguments: argparse.Namespace, processes: LaunchedProcesses) -> int:
+    """The share of one of the processes that `accelerate launch` started: every n-th batch, on its own device."""
+    arguments.device = str(processes.device)
+    return _report(arguments, processes)
 
 
 def _measure(arguments: argparse.Namespace, processes: Processes | None) -> dict[str, Any]:

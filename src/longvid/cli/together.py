@@ -1,4 +1,4 @@
-"""One video by the processes of `accelerate launch`: the main one writes it and talks, the others take part."""
+"""One job by the processes of `accelerate launch`: the main one writes and talks, the others take part."""
 
 from __future__ import annotations
 
@@ -31,29 +31,43 @@ def make_together(
         device: The device that it names, if any.
     """
     with Interrupts() as interrupts:
-        state = process_state(device)
-        processes = LaunchedProcesses(state.device)
-        work = _write if processes.is_main else _take_part
-        with heard(processes.is_main or arguments.debug):
-            try:
-                with processes.session():
-                    settings, paths, image, earlier = processes.from_main(prepare)
-                    how = {"command": arguments.command, "quiet": arguments.quiet, "debug": arguments.debug}
-                    spread = _spread(processes, quiet=arguments.quiet)
-                    job = job_type(settings, paths, interrupts, **how, on_load=spread)
-                    code = work(job, image, earlier)
-                    if code:  # the others fail with this one
-                        raise _Stopped(code)
-                    if processes.is_main:
-                        report(job, arguments)
-            except _Stopped as stop:
-                return stop.code
-            except KeyboardInterrupt as stop:
-                return getattr(stop, "exit_code", 130)
-            except Exception:
-                if processes.is_main or arguments.debug:
-                    raise
-                return 1  # the main process says why
+
+        def work(processes: LaunchedProcesses) -> int:
+            settings, paths, image, earlier = processes.from_main(prepare)
+            how = {"command": arguments.command, "quiet": arguments.quiet, "debug": arguments.debug}
+            spread = _spread(processes, quiet=arguments.quiet)
+            job = job_type(settings, paths, interrupts, **how, on_load=spread)
+            code = (_write if processes.is_main else _take_part)(job, image, earlier)
+            if processes.is_main and not code:
+                report(job, arguments)
+            return code
+
+        return together(work, device=device, debug=arguments.debug)
+
+
+def together(work: Callable[[LaunchedProcesses], int], *, device: str | None, debug: bool) -> int:
+    """Do the same work in all processes, of which the main one talks; returns the exit code of this one.
+
+    Args:
+        work: What every process does; an exit code other than 0 makes the others fail, too.
+        device: The device that the command line names, if any.
+        debug: Whether all processes talk and raise what fails in them.
+    """
+    state = process_state(device)
+    processes = LaunchedProcesses(state.device)
+    with _heard(processes.is_main or debug):
+        try:
+            with processes.session():
+                if code := work(processes):
+                    raise _Stopped(code)
+        except _Stopped as stop:
+            return stop.code
+        except KeyboardInterrupt as stop:
+            return getattr(stop, "exit_code", 130)
+        except Exception:
+            if processes.is_main or debug:
+                raise
+            return 1  # the main process says why
     state.destroy_process_group()
     return 0
 
@@ -86,7 +100,7 @@ def _take_part(job: Job, image: Any, _earlier: dict[str, Any] | None) -> int:
 
 
 @contextmanager
-def heard(aloud: bool) -> Iterator[None]:
+def _heard(aloud: bool) -> Iterator[None]:
     """Drop what is printed, unless `aloud`: all processes would print the same."""
     if aloud:
         yield
